@@ -1,0 +1,1 @@
+"""Latency of detectors on target devices: measured, tabulated and predicted."""
