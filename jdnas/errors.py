@@ -1,0 +1,63 @@
+"""The exception tree.
+
+JdnasError                    exit code 1
+├── InputError                exit code 2: something the user gave is wrong
+│   ├── ConfigError           settings, names, presets
+│   ├── DataError             data sets and images
+│   ├── CheckpointError       weight files and run folders
+│   ├── TargetError           devices, runtimes, latency tables
+│   └── MissingExtraError     an optional dependency is not installed
+├── TrainingError             training diverged or could not go on
+└── ParityError               an exported artifact differs from PyTorch
+"""
+
+from collections.abc import Iterable
+
+
+class JdnasError(Exception):
+    """Root of all errors that jdnas raises on purpose; the message is one line that says what to do next."""
+
+    exit_code = 1
+
+
+class InputError(JdnasError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A setting, name or preset is unknown or contradictory."""
+
+
+class DataError(InputError):
+    """A data set is missing, empty or malformed."""
+
+
+class CheckpointError(InputError):
+    """A weight file or run folder is missing, truncated or does not fit."""
+
+
+class TargetError(InputError):
+    """A device, runtime or latency table is unknown or unusable."""
+
+
+class MissingExtraError(InputError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"package {package!r} is not installed; install it with: pip install 'jdnas[{extra}]'")
+
+
+class TrainingError(JdnasError):
+    """Training cannot go on, for instance because the loss stays non-finite."""
+
+
+class ParityError(JdnasError):
+    """An exported artifact does not reproduce the PyTorch detector."""
+
+
+def unknown_name(kind: str, got: str, known: Iterable[str], next_step: str = "") -> str:
+    """Compose the message for a name that is not in a closed list."""
+    message = f"unknown {kind} {got!r}; known: {', '.join(sorted(known))}"
+    return f"{message}. {next_step}" if next_step else message
