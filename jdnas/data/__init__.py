@@ -1,0 +1,1 @@
+"""Data sets in COCO format, augmentation and batches."""

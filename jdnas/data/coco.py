@@ -1,0 +1,161 @@
+"""Reading a data set in COCO format from a folder."""
+
+import json
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+from jdnas.data.annotations import Entry, is_int, record
+from jdnas.data.images import image_size_hw
+from jdnas.data.records import DetectionSet, Record, Split
+from jdnas.errors import DataError, unknown_name
+
+__all__ = ["DetectionSet", "Record", "Split", "check_splits", "load_split"]
+
+_EMBEDDED = "or use the embedded default: --data shapes"
+
+
+def load_split(root: Path, split: Split) -> DetectionSet:
+    """Read `annotations/<split>.json` (or `instances_<split>*.json`) of a folder and check every image that it names.
+
+    Images lie in `images/`, `images/<split>/`, `<split>/` or the folder itself. Category ids are mapped to 1..K in order of id.
+    Images that are missing or do not decode, and boxes without area, outside their image or of an unknown category are
+    left out, boxes that reach over the edge are clipped, and all of it is counted in `problems`. Crowd regions are kept for
+    evaluation. A DataError says what cannot be used and what to do.
+    """
+    root = Path(root)
+    if split not in get_args(Split):
+        raise DataError(unknown_name("split", split, get_args(Split)))
+    annotations_path = _find_annotations(root, split)
+    document = _read_document(annotations_path)
+    categories = _categories(document["categories"], annotations_path)
+    problems: Counter[str] = Counter()
+    boxes = _boxes_of_images(document["annotations"], _image_ids(document["images"], annotations_path), problems)
+    images, skipped = _readable_images(document["images"], root, annotations_path, split, problems)
+    labels = {category_id: label for label, category_id in enumerate(categories, start=1)}
+    records = tuple(record(image_id, path, size_hw, boxes.get(image_id, []), labels, problems) for image_id, path, size_hw in images)
+    data = DetectionSet(
+        name=root.resolve().name, root=root, split=split, classes=tuple(categories.values()), category_ids=tuple(categories),
+        records=records, problems={reason: problems[reason] for reason in sorted(problems) if problems[reason]},
+        unreadable=skipped,
+    )  # fmt: skip
+    if not any(len(r.labels) and not r.crowd.all() for r in records):
+        found = f" ({data.problem_summary})" if data.problems else ""
+        raise DataError(f"{annotations_path} has no usable box on its {len(records)} readable images{found}; annotate some, {_EMBEDDED}")
+    return data
+
+
+def check_splits(train: DetectionSet, val: DetectionSet) -> None:
+    """Raise a DataError unless both splits list the same categories; a class without validation boxes is fine."""
+    listed = [dict(zip(s.category_ids, s.classes, strict=True)) for s in (train, val)]
+    for category_id in sorted(listed[0].keys() | listed[1].keys()):
+        first, second = (repr(names[category_id]) if category_id in names else "not listed" for names in listed)
+        if first != second:
+            raise DataError(
+                f"the categories of {train.root} disagree: id {category_id} is {first} in train and {second} in val; "
+                "give both annotation files the same 'categories'"
+            )
+
+
+def _find_annotations(root: Path, split: Split) -> Path:
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise DataError(f"data folder {str(root)!r} {what}; give one with images/ and annotations/{{train,val}}.json, {_EMBEDDED}")
+    folder = root / "annotations"
+    exact = folder / f"{split}.json"
+    if exact.is_file():
+        return exact
+    found = sorted(folder.glob(f"instances_{split}*.json"))
+    if len(found) > 1:
+        raise DataError(f"{folder} has several files for {split!r}: {', '.join(p.name for p in found)}; copy the right one to {exact.name}")
+    if not found:
+        raise DataError(
+            f"no annotations for {split!r}: looked for {split}.json and instances_{split}*.json in {folder}; add one, {_EMBEDDED}"
+        )
+    return found[0]
+
+
+def _read_document(path: Path) -> dict[str, list[Entry]]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON ({' '.join(str(error).split())}); export it again as COCO JSON") from error
+    for key in ("images", "annotations", "categories"):
+        entries = document.get(key) if isinstance(document, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise DataError(f"{path} is not COCO JSON: it needs a list of objects named {key!r}; export it again as COCO JSON")
+    return document  # type: ignore[no-any-return]
+
+
+def _categories(entries: list[Entry], path: Path) -> dict[int, str]:
+    """Return names by id, in order of id; names that occur twice get their id added."""
+    names: dict[int, str] = {}
+    for entry in entries:
+        category_id, name = entry.get("id"), entry.get("name")
+        if not is_int(category_id) or not isinstance(name, str) or not name:
+            raise DataError(f"{path}: category {_short(entry)} needs an integer 'id' and a 'name'; correct it")
+        if category_id in names:
+            raise DataError(f"{path}: category id {category_id} is listed twice; give every category its own id")
+        names[category_id] = name
+    if not names:
+        raise DataError(f"{path} lists no categories; add them under 'categories'")
+    counts = Counter(names.values())
+    return {i: names[i] if counts[names[i]] == 1 else f"{names[i]} ({i})" for i in sorted(names)}
+
+
+def _image_ids(entries: list[Entry], path: Path) -> set[int]:
+    ids: set[int] = set()
+    for entry in entries:
+        if not is_int(entry.get("id")) or not isinstance(entry.get("file_name"), str):
+            raise DataError(f"{path}: image {_short(entry)} needs an integer 'id' and a 'file_name'; correct it")
+        if entry["id"] in ids:
+            raise DataError(f"{path}: image id {entry['id']} is listed twice; give every image its own id")
+        ids.add(entry["id"])
+    return ids
+
+
+def _readable_images(
+    entries: list[Entry], root: Path, annotations_path: Path, split: Split, problems: Counter[str]
+) -> tuple[list[tuple[int, Path, tuple[int, int]]], tuple[str, ...]]:
+    """Return (image id, file, size_hw) of every image that decodes, and the names of the others."""
+    tag = annotations_path.stem.removeprefix("instances_")  # train2017, whose images COCO keeps in train2017/
+    names = dict.fromkeys(("images", f"images/{split}", f"images/{tag}", split, tag, "."))
+    folders = [folder for folder in (root / name for name in names) if folder.is_dir()]
+    paths = [next((p for folder in folders if (p := folder / entry["file_name"]).is_file()), None) for entry in entries]
+    present = [path for path in paths if path is not None]
+    if not present:
+        what = f"none of the {len(entries)} images of {annotations_path} exist" if entries else f"{annotations_path} lists no images"
+        first = f", for instance {entries[0]['file_name']!r}; looked in {', '.join(names)} under {root}" if entries else ""
+        raise DataError(f"{what}{first}; put images into {root / 'images'}, {_EMBEDDED}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sizes = dict(zip(present, pool.map(image_size_hw, present), strict=True))
+    kept, skipped = [], []
+    for entry, path in zip(entries, paths, strict=True):
+        size_hw = sizes[path] if path else None
+        if path is None or size_hw is None:
+            problems["missing_images" if path is None else "unreadable_images"] += 1
+            skipped.append(entry["file_name"])
+            continue
+        problems["size_mismatches"] += (entry.get("height", size_hw[0]), entry.get("width", size_hw[1])) != size_hw
+        kept.append((entry["id"], path, size_hw))
+    if not kept:
+        raise DataError(f"none of the {len(entries)} images of {annotations_path} can be read, for instance {skipped[0]!r}; repair them")
+    return kept, tuple(skipped)
+
+
+def _boxes_of_images(entries: list[Entry], image_ids: set[int], problems: Counter[str]) -> dict[int, list[Entry]]:
+    boxes: dict[int, list[Entry]] = {}
+    for entry in entries:
+        image_id = entry.get("image_id")
+        if not is_int(image_id) or image_id not in image_ids:
+            problems["boxes_without_image"] += 1
+        else:
+            boxes.setdefault(image_id, []).append(entry)
+    return boxes
+
+
+def _short(entry: Entry) -> str:
+    text = json.dumps(entry)
+    return text if len(text) <= 60 else f"{text[:57]}..."
