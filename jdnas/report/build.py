@@ -1,0 +1,138 @@
+"""A run folder as one self-contained HTML page."""
+
+import base64
+import io
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from jdnas.report import charts, stages, tiles
+from jdnas.report.analysis import action_rows
+from jdnas.report.explain import explain
+from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite, read_run, spec_or_none
+from jdnas.spec import DetectorSpec
+
+_CHARTS: dict[str, Callable[[RunData], Json | None]] = {
+    "cost": charts.accuracy_against_cost,
+    "history": charts.history,
+    "actions": charts.action_gains,
+    "capacity": charts.capacity,
+    "parts": stages.parts_chart,
+    "curves": charts.training_curves,
+}
+_WIDEST = 2000
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run folder and return its path.
+
+    Reads `summary.json` (a CheckpointError if it is missing or malformed) and, as far as they are there, `report_data.json` and the
+    pictures that it names. The page loads nothing from anywhere.
+    """
+    run = read_run(run_dir)
+    environment = Environment(
+        loader=PackageLoader("jdnas.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(words=charts.readable, flat=tiles.flat, table=tiles.table)
+    page = environment.get_template("report.html.j2").render(**_context(run, run_dir), plotly=Markup(get_plotlyjs()))
+    path, partial = run_dir / "report.html", run_dir / ".report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def _context(run: RunData, run_dir: Path) -> dict[str, Any]:
+    data, target = as_dict(run.summary.get("data")), as_dict(run.summary.get("target"))
+    figures = {name: make(run) for name, make in _CHARTS.items()}
+    return {
+        "title": f"jdnas report: {data.get('name', 'data')} on {target.get('name', 'target')}",
+        "verdict": tiles.verdict(run),
+        "tiles": tiles.tiles(run),
+        "sizes": {role: tiles.cell(run.model(role).get("size_hw")).replace(", ", "×") for role in tiles.ROLES if run.model(role)},
+        "figures": {name: figure for name, figure in figures.items() if figure is not None},
+        "cost_title": charts.cost_axis(run.cost_name)[0],
+        "search": _search_line(run),
+        "action_rows": [_action_cells(row) for row in action_rows(run)],
+        "architecture": _architecture(run),
+        "parts_change": stages.parts_change(run),
+        "examples": _examples(run, run_dir),
+        "per_class": tiles.per_class(run),
+        "parity": as_dict(run.extra.get("parity")) or as_dict(run.model("student").get("parity")),
+        "benchmark": as_rows(run.extra.get("benchmark")),
+        "data": data,
+        "target": target,
+        "command": str(run.summary.get("command") or ""),
+        "versions": as_dict(run.summary.get("versions")),
+        "origin": {"seed": run.summary.get("seed"), "artifact": run.model("student").get("artifact"), "search": run.summary.get("search")},
+        "settings": _yaml(run.summary.get("settings")),
+    }
+
+
+def _search_line(run: RunData) -> str:
+    """Return in one sentence what became of the candidates, or an empty string."""
+    search = as_dict(run.summary.get("search"))
+    tried = [c for c in run.candidates if c.parent is not None]
+    count = {state: sum(c.state == state for c in tried) for state in ("evaluated", "refused", "failed")}
+    parts = [f"{count['evaluated'] or search.get('evaluated', 0)} candidates evaluated"]
+    if "accepted" in search:
+        parts.append(f"{search['accepted']} accepted into the list of parents")
+    if count["refused"]:
+        parts.append(f"{count['refused']} refused before training because they could not win")
+    if count["failed"]:
+        parts.append(f"{count['failed']} failed")
+    seconds = finite(search.get("seconds"))
+    minutes = "" if seconds is None else f", in {tiles.significant(seconds / 60, 2)} minutes"
+    return f"{', '.join(parts)}{minutes}." if search or tried else ""
+
+
+def _action_cells(row: Any) -> dict[str, str]:
+    gains = {name: "–" if value is None else tiles.signed(f"{value:.2f}") for name, value in asdict(row).items() if name.endswith("_gain")}
+    return {"action": row.action, "tried": str(row.tried), "evaluated": str(row.evaluated), "helped": str(row.helped), **gains}
+
+
+def _architecture(run: RunData) -> dict[str, Any] | None:
+    base, student = _spec(run, "base"), _spec(run, "student")
+    if base is None or student is None:
+        return None
+    return {
+        "words": explain(base, student),
+        "rows": stages.stage_rows(base, student),
+        "drawing": Markup(stages.stage_drawing(base, student)),
+    }
+
+
+def _spec(run: RunData, role: str) -> DetectorSpec | None:
+    candidate = run.base if role == "base" else run.winner
+    written = spec_or_none(run.model(role).get("spec"))
+    return written if written is not None else candidate.student if candidate is not None else None
+
+
+def _examples(run: RunData, run_dir: Path) -> list[dict[str, str]]:
+    examples = []
+    for row in as_rows(run.extra.get("examples")):
+        path = (run_dir / str(row.get("file", ""))).resolve()
+        if path.is_relative_to(run_dir.resolve()) and path.is_file():
+            examples.append({"source": _embedded(path), "caption": str(row.get("caption", ""))})
+    return examples
+
+
+def _embedded(path: Path) -> str:
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    if picture.width > _WIDEST:
+        picture = picture.resize((_WIDEST, round(picture.height * _WIDEST / picture.width)))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=86, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _yaml(settings: object) -> str:
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True) if settings else ""

@@ -1,0 +1,71 @@
+"""Detections drawn on images."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+with warnings.catch_warnings():
+    # Without OpenCV supervision draws with NumPy and says so at every start; boxes and labels look the same.
+    warnings.filterwarnings("ignore", message=r"OpenCV .* is not installed", category=UserWarning)
+    import supervision as sv
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.floating]
+
+_PALETTE = ["#2563eb", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#7c3aed", "#be185d", "#475569"]
+_GAP, _CAPTION_HEIGHT, _PAPER, _INK = 6, 28, (24, 27, 32), (226, 229, 234)  # a dark frame suits light and dark pages
+
+
+def draw_detections(
+    image: Pixels,
+    boxes_xyxy: Floats,
+    labels: npt.NDArray[np.integer],
+    scores: Floats | None,
+    class_names: Sequence[str],
+    *,
+    height: int | None = None,
+) -> Pixels:
+    """Return a copy of `image` with a box and a label for every detection, first scaled to `height` pixels if that is given.
+
+    `image` [H, W, 3] uint8 RGB; `boxes_xyxy` [N, 4] in pixels of it; `labels` [N] in 1..K (0 is the background);
+    `scores` [N] in [0, 1], or None for ground truth; `class_names` has K entries.
+    """
+    if height is not None:
+        boxes_xyxy, image = boxes_xyxy * (height / image.shape[0]), np.asarray(_scaled(image, height))
+    if len(boxes_xyxy) == 0:
+        return image.copy()
+    order = np.arange(len(boxes_xyxy)) if scores is None else np.argsort(scores, kind="stable")  # the surest on top
+    indices = np.asarray(labels, dtype=int)[order] - 1
+    names = [class_names[i] if 0 <= i < len(class_names) else f"class {i + 1}" for i in indices]
+    texts = names if scores is None else [f"{name} {scores[i]:.2f}" for name, i in zip(names, order, strict=True)]
+    detections = sv.Detections(xyxy=np.asarray(boxes_xyxy, dtype=np.float32)[order], class_id=indices)
+    unit = max(image.shape[0], image.shape[1]) / 640
+    palette = sv.ColorPalette.from_hex(_PALETTE)
+    box = sv.BoxAnnotator(color=palette, thickness=max(1, round(2 * unit)))
+    label = sv.RichLabelAnnotator(
+        color=palette, font_size=max(9, round(13 * unit)), text_padding=max(1, round(3 * unit)), smart_position=True
+    )
+    scene = np.ascontiguousarray(image[..., ::-1])  # supervision thinks in BGR
+    scene = label.annotate(box.annotate(scene, detections), detections, labels=texts)
+    return np.ascontiguousarray(np.asarray(scene)[..., ::-1])
+
+
+def side_by_side(images: Sequence[Pixels], captions: Sequence[str], *, height: int = 360) -> Pixels:
+    """Return one RGB image with all `images` scaled to `height` pixels in a row, each under its caption."""
+    if not images or len(images) != len(captions):
+        raise ValueError(f"side_by_side needs as many captions as images and at least one, got {len(images)} and {len(captions)}")
+    panels = [_scaled(image, height) for image in images]
+    sheet = Image.new("RGB", (sum(p.width for p in panels) + _GAP * (len(panels) - 1), height + _CAPTION_HEIGHT), _PAPER)
+    pen, font, left = ImageDraw.Draw(sheet), ImageFont.load_default(15), 0
+    for panel, caption in zip(panels, captions, strict=True):
+        pen.text((left + 8, 5), caption, fill=_INK, font=font)
+        sheet.paste(panel, (left, _CAPTION_HEIGHT))
+        left += panel.width + _GAP
+    return np.asarray(sheet)
+
+
+def _scaled(image: Pixels, height: int) -> Image.Image:
+    return Image.fromarray(image).resize((max(1, round(image.shape[1] * height / image.shape[0])), height))

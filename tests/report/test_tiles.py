@@ -1,0 +1,70 @@
+from typing import Any
+
+import pytest
+
+from jdnas.report.inputs import RunData
+from jdnas.report.tiles import cell, flat, per_class, significant, table, tiles, verdict
+
+BASE = {"ap": 0.231, "latency_ms": 20.0, "params_m": 28.4}
+STUDENT = {"ap": 0.306, "latency_ms": 12.5, "params_m": 30.0}
+
+
+def run(summary: dict[str, Any], **extra: Any) -> RunData:
+    return RunData(summary, (), "latency_ms", extra)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.01234, "0.0123"), (1.5, "1.50"), (12.345, "12.3"), (999.6, "1,000"), (-4.0, "-4.00"), (123456.0, "123,456")],
+)
+def test_significant(value: float, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_tiles_compare_the_student_with_both() -> None:
+    shown = {t.name: t for t in tiles(run({"base": BASE, "student": STUDENT, "control": {**BASE, "ap": 0.31}}))}
+    assert set(shown) == {"AP", "Latency", "FPS", "Parameters"}
+    assert [(r.role, r.value, r.difference, r.verdict) for r in shown["AP"].rows] == [
+        ("base", "23.1", "+7.5", "good"),
+        ("control", "31.0", "−0.4", "bad"),
+    ]
+    latency, fps, params = shown["Latency"].rows[0], shown["FPS"].rows[0], shown["Parameters"].rows[0]
+    assert (latency.difference, latency.verdict) == ("−38 %", "good")
+    assert (shown["FPS"].value, fps.value, fps.difference, fps.verdict) == ("80.0", "50.0", "+60 %", "good")
+    assert (params.difference, params.verdict) == ("+6 %", "bad")
+
+
+def test_equal_and_missing_figures() -> None:
+    shown = {t.name: t for t in tiles(run({"base": BASE, "student": {**BASE, "ap": None}}))}
+    assert shown["AP"].value == "–" and shown["AP"].rows[0].difference == ""
+    assert (shown["Latency"].rows[0].difference, shown["Latency"].rows[0].verdict) == ("±0", "same")
+
+
+def test_verdict_states_gain_control_and_speed() -> None:
+    text = " ".join(verdict(run({"base": BASE, "student": STUDENT, "control": {"ap": 0.31}})))
+    assert "AP 30.6; the base it started from, 23.1" in text
+    assert "0.4 points below the control" in text
+    assert "12.5 ms and the base 20.0 ms: 1.60 times as fast" in text
+
+
+def test_verdict_does_not_hide_losses_or_a_missing_control() -> None:
+    text = " ".join(verdict(run({"base": STUDENT, "student": BASE})))
+    assert "60 % slower" in text and "no control" in text
+    assert verdict(run({"base": BASE})) == ["This run has no student yet."]
+
+
+def test_per_class_rows_are_sorted_by_the_student() -> None:
+    data = {"base": {"fish": 0.2, "shark": 0.4}, "student": {"fish": 0.25, "shark": 0.1, "ray": float("nan")}}
+    rows = per_class(run({}, per_class=data))
+    assert [(r["name"], r["change"]) for r in rows] == [("fish", "+5.0"), ("shark", "−30.0"), ("ray", "")]
+    assert rows[2]["cells"]["student"] == ("–", 0.0)
+
+
+def test_table_and_flat() -> None:
+    assert table([{"a_b": 1.23456, "x": None}, {"c": True, "a_b": 2}]) == (["a b", "c"], [["1.23", "–"], ["2", "yes"]])
+    assert flat({"clocks": {"sm_mhz": 1980}, "box_px": 0.00002, "list": [1, 2]}) == [
+        ("clocks: sm mhz", "1980"),
+        ("box px", "2e-05"),
+        ("list", "1, 2"),
+    ]
+    assert (cell(None), cell(0.0), cell([])) == ("–", "0", "–")
