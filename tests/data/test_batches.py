@@ -92,6 +92,12 @@ def test_each_epoch_shows_every_image_once_in_a_new_order(data):
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+def test_an_image_looks_new_each_time(write_coco):
+    data = load_split(write_coco(boxes=[[(1, (5, 6, 10, 12))]]), "train")
+    rows = torch.cat([b.images for b in first(data, 3, batch=2, sizes_hw=[(64, 96)])])
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(rows, 2))
+
+
 def test_a_batch_larger_than_the_set(data):
     ids = first(data, 1, batch=16)[0].image_ids.tolist()
     assert sorted(ids[:7]) == sorted(ids[7:14]) == list(range(10, 17))
