@@ -1,0 +1,103 @@
+"""The score of a student: H of the paper, or the best under a budget."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from jdnas.errors import ConfigError
+from jdnas.search.history import History
+from jdnas.search.settings import SearchSettings
+from jdnas.search.workshop import Cost, SearchTask, SizeHW, size_hw_from_key, size_key
+from jdnas.spec import DetectorSpec
+
+Mode = Literal["trade_off", "max_cost", "min_ap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Scores (AP, cost, resolution); higher is better, and a negative score means that a budget is missed.
+
+    Trade-off: `H = AP * [(C / C_base) * (R / R_base)^beta]^-alpha` with R = sqrt(height * width) (Joint-DetNAS, 3.1.4). Under
+    `max_cost` the score is the AP, under `min_ap` it is `C_base / C`; what misses the budget ranks below everything that meets it,
+    by how much it misses.
+    """
+
+    base_cost: float
+    base_size_hw: SizeHW
+    alpha: float = 0.15
+    beta: float = 0.0
+    max_cost: float | None = None
+    min_ap: float | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """What is looked for."""
+        if self.max_cost is not None:
+            return "max_cost"
+        return "trade_off" if self.min_ap is None else "min_ap"
+
+    def score(self, ap: float, cost: float, size_hw: SizeHW) -> float:
+        """Return the score of one student at one resolution."""
+        if self.max_cost is not None:
+            return ap if cost <= self.max_cost else 1.0 - cost / self.max_cost
+        if self.min_ap is not None:
+            return self.base_cost / cost if ap >= self.min_ap else ap - self.min_ap
+        resolution = math.sqrt(math.prod(size_hw) / math.prod(self.base_size_hw))
+        return float(ap * (cost / self.base_cost * resolution**self.beta) ** -self.alpha)
+
+    def best(self, aps: Mapping[str, float], costs: Mapping[str, float]) -> tuple[str, float]:
+        """Return the resolution with the highest score and that score; both arguments are per `size_key`."""
+        scores = {key: self.score(aps[key], cost, size_hw_from_key(key)) for key, cost in costs.items()}
+        key = max(scores, key=scores.__getitem__)
+        return key, scores[key]
+
+
+def objective_for(task: SearchTask, cost: Cost, settings: SearchSettings) -> Objective:
+    """Return the objective whose base cost is that of the base at its resolution."""
+    base = costs_of(task.base, task.sizes_hw, cost)[size_key(task.base_size_hw)]
+    return Objective(base, task.base_size_hw, settings.alpha, settings.beta, settings.max_cost, settings.min_ap)
+
+
+def costs_of(spec: DetectorSpec, sizes_hw: tuple[SizeHW, ...], cost: Cost) -> dict[str, float]:
+    """Return the cost per resolution (`size_key`); a ConfigError says which one is not a positive number."""
+    costs = {size_key(size): float(cost(spec, size)) for size in sizes_hw}
+    for key, value in costs.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"the cost of architecture {spec.key} at {key} is {value}; it must be positive and finite")
+    return costs
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a candidate must be able to reach to be worth training: the last score of the list, at optimistic APs per resolution."""
+
+    score: float
+    optimistic_aps: Mapping[str, float]
+
+    def refusal(self, objective: Objective, costs: Mapping[str, float]) -> str | None:
+        """Say why a candidate with these costs cannot enter the list; None when it can."""
+        key, reachable = objective.best(self.optimistic_aps, costs)
+        if reachable > self.score:
+            return None
+        hoped = f"AP {self.optimistic_aps[key]:.3f} at cost {costs[key]:.6g} ({key})"
+        return f"even {hoped} would score only {reachable:.4f}, and the list starts at {self.score:.4f}"
+
+
+def bar_of(history: History, settings: SearchSettings) -> Bar | None:
+    """Return the bar that candidates proposed now must pass; None while the list has room or nothing is refused."""
+    if not settings.refuse or (worst := history.score_at(settings.k)) is None:
+        return None
+    return Bar(worst, {size: min(1.0, ap + settings.optimistic_gain) for size, ap in history.best_aps.items()})
+
+
+def unmet_budget(history: History, objective: Objective) -> str | None:
+    """Say that nothing found meets the budget and what came closest; None when the best meets it."""
+    best = history.best()
+    if best.score is None or best.score >= 0:
+        return None
+    if objective.max_cost is not None:
+        trial, key = min(((t, key) for t in history.complete for key in t.costs), key=lambda pair: pair[0].costs[pair[1]])
+        found = f"the fastest is candidate {trial.number} at {key}: cost {trial.costs[key]:.6g}, AP {trial.ap_at(key):.3f}"
+        return f"no candidate meets the cost limit {objective.max_cost:.6g}; {found}"
+    return f"no candidate reaches AP {objective.min_ap}; the best is candidate {best.number} at {best.size}: AP {best.ap:.3f}"

@@ -1,0 +1,191 @@
+"""The Optuna study that is the search's only state: one trial per candidate.
+
+A trial is created together with its proposal, in one transaction, before any work is done, and gets its state last. So a trial found
+running is a candidate to do again, under the same number and with the same proposal, whenever the run was killed.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from jdnas.errors import CheckpointError
+from jdnas.search.history import History, Trial, TrialState
+from jdnas.search.settings import SearchSettings
+from jdnas.search.workshop import Candidate, SearchTask
+from jdnas.spec import DetectorSpec
+
+STUDY_NAME = "jdnas"
+_LOCK_TIMEOUT_S = 60
+_HEADER = "jdnas_search"
+_STATES: dict[TrialState, OptunaState] = {
+    "complete": OptunaState.COMPLETE,
+    "refused": OptunaState.PRUNED,
+    "failed": OptunaState.FAIL,
+}
+_PROPOSED = ("parent", "generation", "choice", "action", "origin", "teacher", "seed", "parent_files")
+_RESULT = ("student", "costs", "metrics", "size", "ap", "cost", "seconds", "overhead_seconds", "images", "files", "reason")
+_COLUMNS = ("ap", "cost", "reason")  # again one by one, for optuna-dashboard; each costs a transaction
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file."""
+    return f"sqlite:///{path}"
+
+
+class SearchStudy:
+    """A search's task, settings and history, kept in a database; one process at a time may run it."""
+
+    def __init__(self, storage: BaseStorage, name: str, task: SearchTask, settings: SearchSettings) -> None:
+        self._storage = storage
+        self._study_id = storage.get_study_id_from_name(name)
+        self._trial_ids: dict[int, int] = {}
+        self.task = task
+        self.settings = settings
+        self.history = History()
+        self.running: list[Candidate] = []
+        for frozen in storage.get_all_trials(self._study_id, deepcopy=False):
+            candidate = _candidate_from_trial(frozen)
+            if frozen.state.is_finished():
+                self.history.add(_trial_from_frozen(candidate, frozen))
+            else:
+                self._trial_ids[frozen.number] = storage.get_trial_id_from_study_id_trial_number(self._study_id, frozen.number)
+                self.running.append(candidate)
+
+    @classmethod
+    def open(cls, url: str, task: SearchTask, settings: SearchSettings, *, name: str = STUDY_NAME) -> Self:
+        """Begin a study, or take up the one there; a CheckpointError when its task or rules were others (budgets may change)."""
+        storage = _connect(url)
+        try:
+            return cls.attach(storage, task, settings, name=name, shown=_shown(url))
+        except BaseException:
+            _disconnect(storage)
+            raise
+
+    @classmethod
+    def attach(cls, storage: BaseStorage, task: SearchTask, settings: SearchSettings, *, name: str = STUDY_NAME, shown: str) -> Self:
+        """Open a study in any Optuna storage; `shown` names it in errors."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            storage.create_new_study([StudyDirection.MAXIMIZE], name)
+        except DuplicatedStudyError:
+            _check_same_search(_header(storage, name), task, settings, shown)
+        header = {"task": task.to_dict(), "settings": settings.model_dump(mode="json")}
+        storage.set_study_user_attr(storage.get_study_id_from_name(name), _HEADER, header)
+        return cls(storage, name, task, settings)
+
+    @classmethod
+    def load(cls, url: str, *, name: str = STUDY_NAME) -> Self:
+        """Read a study that is there, changing nothing, also while it runs; a CheckpointError when there is none."""
+        database = make_url(url)
+        if database.get_backend_name() == "sqlite" and not (database.database and Path(database.database).is_file()):
+            raise CheckpointError(f"there is no search study at {_shown(url)}; start one with: jdnas search")
+        storage = _connect(url)
+        try:
+            try:
+                header = _header(storage, name)
+            except KeyError:
+                header = None
+            if header is None:
+                raise CheckpointError(f"{_shown(url)} holds no search study {name!r}; start one with: jdnas search")
+            return cls(storage, name, SearchTask.from_dict(header["task"]), SearchSettings.model_validate(header["settings"]))
+        except BaseException:
+            _disconnect(storage)
+            raise
+
+    def begin(self, candidate: Candidate) -> None:
+        """Store a proposal, before any work on it."""
+        proposal = {key: _plain(getattr(candidate, key)) for key in _PROPOSED}
+        attrs = {"proposal": proposal, "change": candidate.change, "parent": candidate.parent}
+        trial_id = self._storage.create_new_trial(self._study_id, create_trial(state=OptunaState.RUNNING, user_attrs=attrs))
+        if self._storage.get_trial_id_from_study_id_trial_number(self._study_id, candidate.number) != trial_id:
+            self._storage.set_trial_state_values(trial_id, OptunaState.FAIL)
+            raise CheckpointError(
+                f"candidate {candidate.number} is in the study already; another run is writing to it: stop one of the two"
+            )
+        self._trial_ids[candidate.number] = trial_id
+        self.running.append(candidate)
+
+    def finish(self, trial: Trial) -> bool:
+        """Store a result and add it to the history; say whether the best score rose."""
+        trial_id = self._trial_ids[trial.number]
+        self._storage.set_trial_user_attr(trial_id, "result", {key: _plain(getattr(trial, key)) for key in _RESULT})
+        for key in _COLUMNS:
+            if (value := getattr(trial, key)) is not None:
+                self._storage.set_trial_user_attr(trial_id, key, value)
+        self._storage.set_trial_state_values(trial_id, _STATES[trial.state], None if trial.score is None else [trial.score])
+        del self._trial_ids[trial.number]
+        self.running = [candidate for candidate in self.running if candidate.number != trial.number]
+        return self.history.add(trial)
+
+    def close(self) -> None:
+        """Close the database."""
+        _disconnect(self._storage)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _shown(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _connect(url: str) -> RDBStorage:
+    arguments = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        return RDBStorage(url, engine_kwargs=arguments)
+    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"cannot open the search study at {_shown(url)}: {reason}") from error
+
+
+def _disconnect(storage: BaseStorage) -> None:
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
+
+
+def _header(storage: BaseStorage, name: str) -> dict[str, Any] | None:
+    header = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(_HEADER)
+    return header if isinstance(header, dict) else None
+
+
+def _check_same_search(header: dict[str, Any] | None, task: SearchTask, settings: SearchSettings, shown: str) -> None:
+    if header is None:  # killed while the study was created
+        return
+    changed = settings.changed_rules(header["settings"])
+    changed += [key for key, value in task.to_dict().items() if header["task"].get(key) != value]
+    if changed:
+        raise CheckpointError(
+            f"the search at {shown} was begun with another {', '.join(changed)}; resume with the old settings or use a new run folder"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, DetectorSpec) else value
+
+
+def _candidate_from_trial(frozen: FrozenTrial) -> Candidate:
+    if (proposal := frozen.user_attrs.get("proposal")) is None:
+        raise CheckpointError(f"trial {frozen.number} of the study is not of a search; use another study name or database")
+    specs = {key: DetectorSpec.from_dict(proposal[key]) for key in ("origin", "teacher")}
+    return Candidate(**(proposal | specs), number=frozen.number)
+
+
+def _trial_from_frozen(candidate: Candidate, frozen: FrozenTrial) -> Trial:
+    if (result := frozen.user_attrs.get("result")) is None:  # ended by something else than a search, such as a dashboard
+        return Trial(candidate, "failed", candidate.origin, reason="no result was stored")
+    state = next(own for own, optunas in _STATES.items() if optunas == frozen.state)
+    score = frozen.value if frozen.state == OptunaState.COMPLETE else None
+    return Trial(**(result | {"student": DetectorSpec.from_dict(result["student"])}), candidate=candidate, state=state, score=score)
