@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -51,9 +51,10 @@ def write_report(run_dir: Path) -> Path:
 
 def _context(run: RunData, run_dir: Path) -> dict[str, Any]:
     data, target = as_dict(run.summary.get("data")), as_dict(run.summary.get("target"))
+    name = PurePath(str(data.get("name", "data"))).name
     figures = {name: make(run) for name, make in _CHARTS.items()}
     return {
-        "title": f"jdnas report: {data.get('name', 'data')} on {target.get('name', 'target')}",
+        "title": f"jdnas report: {name} on {target.get('name', 'target')}",
         "verdict": tiles.verdict(run),
         "tiles": tiles.tiles(run),
         "sizes": {role: tiles.cell(run.model(role).get("size_hw")).replace(", ", "×") for role in tiles.ROLES if run.model(role)},
@@ -71,7 +72,8 @@ def _context(run: RunData, run_dir: Path) -> dict[str, Any]:
         "target": target,
         "command": str(run.summary.get("command") or ""),
         "versions": as_dict(run.summary.get("versions")),
-        "origin": {"seed": run.summary.get("seed"), "artifact": run.model("student").get("artifact"), "search": run.summary.get("search")},
+        "origin": {name: run.summary.get(name) for name in ("seed", "finished", "search")}
+        | {"artifact": run.model("student").get("artifact")},
         "settings": _yaml(run.summary.get("settings")),
     }
 
@@ -90,7 +92,12 @@ def _search_line(run: RunData) -> str:
         parts.append(f"{count['failed']} failed")
     seconds = finite(search.get("seconds"))
     minutes = "" if seconds is None else f", in {tiles.significant(seconds / 60, 2)} minutes"
-    return f"{', '.join(parts)}{minutes}." if search or tried else ""
+    return f"{', '.join(parts)}{minutes}.{_score_line(run)}" if search or tried else ""
+
+
+def _score_line(run: RunData) -> str:
+    base, student = (finite(run.model(role).get("score")) for role in ("base", "student"))
+    return "" if base is None or student is None else f" Score H × 100: base {100 * base:.2f}, student {100 * student:.2f}."
 
 
 def _action_cells(row: Any) -> dict[str, str]:

@@ -196,14 +196,14 @@ def action_gains(run: RunData) -> Figure | None:
 
 
 def capacity(run: RunData) -> Figure | None:
-    """Capacity of the teacher against that of the student it taught, coloured by score (Joint-DetNAS, Fig. 5)."""
+    """Backbone parameters of the teacher against those of the student it taught, coloured by score (Joint-DetNAS, Fig. 5)."""
     by_number = {c.number: c for c in run.candidates}
     points: list[tuple[float, float, float, Candidate]] = []
     for row in as_rows(run.extra.get("teacher_capacity")):
         student, teacher = finite(row.get("student")), finite(row.get("teacher"))
         candidate = by_number.get(row.get("number", -1))
         if student is not None and teacher is not None and candidate is not None and candidate.score is not None:
-            points.append((student * 1e-9, teacher * 1e-9, 100 * candidate.score, candidate))
+            points.append((student * 1e-6, teacher * 1e-6, 100 * candidate.score, candidate))
     if len(points) < 2:
         return None
     marker = {
@@ -220,7 +220,10 @@ def capacity(run: RunData) -> Figure | None:
         "line": {"width": 1, "color": "var(--card)"},
     }
     dots = _dots("candidate", [p[3] for p in points], [p[0] for p in points], [p[1] for p in points], run.cost_name, marker)
-    return {"data": [{**dots, "showlegend": False}], "layout": _layout("student multiply-adds (G)", "teacher multiply-adds (G)")}
+    return {
+        "data": [{**dots, "showlegend": False}],
+        "layout": _layout("student backbone (M parameters)", "teacher backbone (M parameters)"),
+    }
 
 
 def training_curves(run: RunData) -> Figure | None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,12 @@ def side_by_side(images: Sequence[Pixels], captions: Sequence[str], *, height: i
         sheet.paste(panel, (left, _CAPTION_HEIGHT))
         left += panel.width + _GAP
     return np.asarray(sheet)
+
+
+def write_jpeg(path: Path, image: Pixels) -> None:
+    """Write an RGB image [H, W, 3], making the folder if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, "JPEG", quality=88, optimize=True)
 
 
 def _scaled(image: Pixels, height: int) -> Image.Image:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jdnas.report.inputs import Json, RunData, as_dict, finite
+from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite
 
 MISSING = "–"
+_MOST_ITEMS = 20
 ROLES = ("student", "base", "control")
 
 
@@ -66,6 +67,9 @@ def signed(text: str) -> str:
 
 
 def _fps(model: Json) -> float | None:
+    given = finite(model.get("fps"))
+    if given is not None:
+        return given
     latency_ms = finite(model.get("latency_ms"))
     return 1000 / latency_ms if latency_ms else None
 
@@ -85,7 +89,7 @@ METRICS = (
         True,
         "Median time of one batch on the target, normalized image in, final boxes out",
     ),
-    Metric("FPS", "", _fps, significant, +1, True, "1000 / latency in ms"),
+    Metric("FPS", "", _fps, significant, +1, True, "Images per second on the target: batch size / latency"),
     Metric("Parameters", "M", _reader("params_m"), significant, -1, True, "Millions of parameters"),
     Metric(
         "Multiply-adds", "G", _reader("flops_g"), significant, -1, True, "Billions of multiply-adds per image at the network's input size"
@@ -125,7 +129,8 @@ def _row(metric: Metric, role: str, other: float | None, student: float | None) 
 
 
 def _spread(model: Json) -> str:
-    low, high = finite(model.get("latency_p5_ms")), finite(model.get("latency_p95_ms"))
+    spread = model.get("latency_spread_ms")
+    low, high = (finite(value) for value in spread) if isinstance(spread, list) and len(spread) == 2 else (None, None)
     return "" if low is None or high is None else f"p5–p95: {significant(low)}–{significant(high)}"
 
 
@@ -158,13 +163,13 @@ def _speed(student_ms: float | None, base_ms: float | None) -> list[str]:
 
 
 def flat(data: Json, prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested JSON as pairs of a readable name and a readable value."""
+    """Return nested JSON as pairs of a readable name and a readable value; arrays of objects, which are tables, are left out."""
     pairs: list[tuple[str, str]] = []
     for key, value in data.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
         if isinstance(value, dict) and value:
             pairs += flat(value, f"{name}: ")
-        else:
+        elif not as_rows(value):
             pairs.append((name, cell(value)))
     return pairs
 
@@ -179,7 +184,8 @@ def cell(value: Any) -> str:
         small = value != 0 and abs(value) < 1e-3
         return f"{value:.2g}" if small else significant(value)
     if isinstance(value, list):
-        return ", ".join(cell(item) for item in value) or MISSING
+        shown = ", ".join(cell(item) for item in value[:_MOST_ITEMS])
+        return f"{shown}, … ({len(value)} in all)" if len(value) > _MOST_ITEMS else shown or MISSING
     return str(value)
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from jdnas.models.complexity import multiply_adds, per_part
+from jdnas.models.complexity import backbone_parameters, multiply_adds, per_part
 from jdnas.presets import preset, scale_backbone
-from jdnas.report.drawing import draw_detections, side_by_side
+from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
 from jdnas.spec import DetectorSpec, Stage
 
 CLASSES = ("fish", "jellyfish", "penguin", "puffin", "shark", "starfish", "stingray")
@@ -87,27 +86,32 @@ def picture(seed: int) -> np.ndarray:
 
 def model(spec: DetectorSpec, ap: float, latency_ms: float) -> Json:
     return {
-        "ap": ap, "ap50": ap * 1.9, "latency_ms": latency_ms, "latency_p5_ms": latency_ms * 0.97, "latency_p95_ms": latency_ms * 1.08,
+        "ap": ap, "ap50": ap * 1.9, "latency_ms": latency_ms, "latency_spread_ms": [latency_ms * 0.97, latency_ms * 1.08],
         "flops_g": multiply_adds(spec, SIZE) / 1e9, "params_m": 28.4, "size_hw": list(SIZE),
     }  # fmt: skip
 
 
 def summary(base: Json, student: Json) -> Json:
     old, new = DetectorSpec.from_dict(base["student"]), DetectorSpec.from_dict(student["student"])
+    found = {"params_m": 25.1, "score": student["score"], "artifact": "student/student.onnx"}
+    target = {"name": "cpu-ort", "device": "2 cores", "runtime": "onnxruntime 1.32.0", "precision": "fp32", "batch": 1}
+    counts = {"train_images": 448, "val_images": 190, "problems": {"clipped boxes": 3}}
     return {
-        "base": model(old, base["ap"], base["cost"]), "control": model(old, base["ap"] + 0.012, base["cost"]),
-        "student": {**model(new, student["ap"], student["cost"]), "params_m": 25.1, "artifact": "student/student.onnx"},
-        "search": {"evaluated": 33, "accepted": 14, "seconds": 1284.0}, "seed": 0,
-        "target": {"name": "cpu-ort", "device": "2 cores", "runtime": "onnxruntime 1.32.0", "precision": "fp32", "batch": 1},
+        "base": {**model(old, base["ap"], base["cost"]), "score": base["score"]},
+        "control": model(old, base["ap"] + 0.012, base["cost"]),
+        "student": {**model(new, student["ap"], student["cost"]), **found},
+        "search": {"evaluated": 33, "accepted": 14, "seconds": 1284.0},
+        "seed": 0,
+        "target": {**target, "rows": [{"engine": "base.onnx"}]},
         "command": "jdnas optimize --base r18 --target cpu-ort --data aquarium --preset quick --run-dir runs/aquarium",
         "versions": {"jdnas": "0.1.0", "torch": "2.14.1", "onnxruntime": "1.32.0"},
-        "data": {"name": "aquarium", "classes": list(CLASSES), "train_images": 448, "val_images": 190, "problems": {"clipped boxes": 3}},
+        "data": {"name": "data/aquarium", "classes": list(CLASSES), **counts},
         "settings": {"base": "r18", "search": {"trials": 40, "alpha": 0.15}, "train": {"epochs": 3, "batch": 8}},
-    }  # fmt: skip
+    }
 
 
 def capacity(row: Json) -> Json:
-    return {role: multiply_adds(DetectorSpec.from_dict(row[role]), SIZE) for role in ("student", "teacher")}
+    return {role: backbone_parameters(DetectorSpec.from_dict(row[role])) for role in ("student", "teacher")}
 
 
 def report_data(trials: list[Json], student: Json) -> Json:
@@ -131,11 +135,11 @@ def report_data(trials: list[Json], student: Json) -> Json:
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "aquarium"
-    (folder / "report").mkdir(parents=True)
+    folder.mkdir()
     trials = search_trials(random.Random(3))
     winner = [t for t in trials if t["lineage"]][-1]
     for i in range(2):
-        Image.fromarray(picture(i)).save(folder / f"report/example_{i}.jpg")
+        write_jpeg(folder / f"report/example_{i}.jpg", picture(i))
     (folder / "summary.json").write_text(json.dumps(summary(trials[0], winner)))
     (folder / "report_data.json").write_text(json.dumps(report_data(trials, winner)))
     return folder

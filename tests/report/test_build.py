@@ -64,7 +64,16 @@ def test_full_report_has_every_section_and_chart(html: str) -> None:
     assert set(SECTIONS) <= set(page.ids)
     assert {f"chart-{name}" for name in ("cost", "history", "actions", "capacity", "parts", "curves")} <= set(page.ids)
     assert "<title>jdnas report: aquarium on cpu-ort</title>" in html
-    for text in ("stingray", "Stage", "jdnas optimize --base r18", "onnxruntime 1.32.0", "problems: clipped boxes", "box px", "trials: 40"):
+    for text in (
+        "stingray",
+        "Stage",
+        "jdnas optimize --base r18",
+        "onnxruntime 1.32.0",
+        "problems: clipped boxes",
+        "box px",
+        "trials: 40",
+        "Score H × 100: base 23.10",
+    ):
         assert text in page.text
     assert "not recorded" not in page.text and 'class="missing"' not in html
 

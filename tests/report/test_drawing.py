@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from jdnas.report.drawing import draw_detections, side_by_side
+from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
 
 NAMES = ("fish", "größe", "<b>")
 BOXES = np.array([[10.0, 40.0, 90.0, 95.0], [100.0, 30.0, 150.0, 80.0]], np.float32)
@@ -57,6 +59,12 @@ def test_side_by_side_keeps_the_ratio_of_every_image() -> None:
 def test_side_by_side_wants_a_caption_for_each() -> None:
     with pytest.raises(ValueError, match="got 1 and 2"):
         side_by_side([blank()], ["a", "b"])
+
+
+def test_write_jpeg_makes_its_folder(tmp_path: Path) -> None:
+    write_jpeg(tmp_path / "a/b.jpg", blank())
+    with Image.open(tmp_path / "a/b.jpg") as image:
+        assert image.size == (160, 120) and abs(int(np.asarray(image)[60, 80, 0]) - 200) < 3
 
 
 def test_import_is_silent() -> None:

@@ -34,6 +34,12 @@ def test_tiles_compare_the_student_with_both() -> None:
     assert (params.difference, params.verdict) == ("+6 %", "bad")
 
 
+def test_fps_and_spread_as_measured() -> None:
+    measured = {**STUDENT, "fps": 320.0, "latency_spread_ms": [12.1, 13.4]}
+    shown = {t.name: t for t in tiles(run({"base": BASE, "student": measured}))}
+    assert (shown["FPS"].value, shown["Latency"].spread, shown["AP"].spread) == ("320", "p5–p95: 12.1–13.4", "")
+
+
 def test_equal_and_missing_figures() -> None:
     shown = {t.name: t for t in tiles(run({"base": BASE, "student": {**BASE, "ap": None}}))}
     assert shown["AP"].value == "–" and shown["AP"].rows[0].difference == ""
@@ -67,4 +73,6 @@ def test_table_and_flat() -> None:
         ("box px", "2e-05"),
         ("list", "1, 2"),
     ]
+    assert flat({"rows": [{"a": 1}], "empty": []}) == [("empty", "–")]
+    assert cell(list(range(80))).endswith("18, 19, … (80 in all)")
     assert (cell(None), cell(0.0), cell([])) == ("–", "0", "–")
