@@ -43,7 +43,7 @@ def draw_detections(
     names = [class_names[i] if 0 <= i < len(class_names) else f"class {i + 1}" for i in indices]
     texts = names if scores is None else [f"{name} {scores[i]:.2f}" for name, i in zip(names, order, strict=True)]
     detections = sv.Detections(xyxy=np.asarray(boxes_xyxy, dtype=np.float32)[order], class_id=indices)
-    unit = max(image.shape[0], image.shape[1]) / 640
+    unit = max(image.shape[0], image.shape[1]) / 480
     palette = sv.ColorPalette.from_hex(_PALETTE)
     box = sv.BoxAnnotator(color=palette, thickness=max(1, round(2 * unit)))
     label = sv.RichLabelAnnotator(
