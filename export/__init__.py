@@ -1,1 +1,1 @@
-"""Detectors as ONNX files and engines, and proof that they still compute the same."""
+"""From a trained detector to an artifact that runs on the target, and the proof that it is the same detector."""

@@ -1,0 +1,69 @@
+"""What an exported file says of itself: names of inputs and outputs, and metadata kept inside the file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jdnas
+from jdnas.errors import CheckpointError, ConfigError
+from jdnas.spec import DetectorSpec
+
+INPUT_NAMES = ("images", "sizes_hw")
+OUTPUT_NAMES = ("boxes", "scores", "labels", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactInfo:
+    """Metadata of an artifact.
+
+    `size_hw` (height, width) and `batch` are the only input shape it takes; `mean` and `std` normalize RGB in [0, 1];
+    `classes` name the labels 1..K; `provenance` says where the weights came from.
+    """
+
+    spec: DetectorSpec
+    classes: tuple[str, ...]
+    size_hw: tuple[int, int]
+    batch: int
+    precision: str
+    provenance: Mapping[str, Any]
+    version: str = jdnas.__version__
+
+    def to_properties(self) -> dict[str, str]:
+        """Return the metadata as the flat text properties that ONNX files hold."""
+        traits = self.spec.traits
+        values = {
+            "version": self.version,
+            "spec": self.spec.to_dict(),
+            "classes": self.classes,
+            "size_hw": self.size_hw,
+            "batch": self.batch,
+            "mean": traits.mean,
+            "std": traits.std,
+            "precision": self.precision,
+            "provenance": dict(self.provenance),
+        }
+        return {f"jdnas.{name}": json.dumps(value, sort_keys=True) for name, value in values.items()}
+
+    @staticmethod
+    def from_properties(properties: Mapping[str, str], where: str) -> "ArtifactInfo":
+        """Read what `to_properties` wrote; a CheckpointError naming `where` if it is not there or malformed."""
+        try:
+            values = {name: json.loads(properties[f"jdnas.{name}"]) for name in _REQUIRED}
+            height, width = values["size_hw"]
+            return ArtifactInfo(
+                spec=DetectorSpec.from_dict(values["spec"]),
+                classes=tuple(values["classes"]),
+                size_hw=(height, width),
+                batch=values["batch"],
+                precision=values["precision"],
+                provenance=values["provenance"],
+                version=values["version"],
+            )
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise CheckpointError(
+                f"{where} was not exported by this jdnas: property {error}; export it again with: jdnas export"
+            ) from error
+
+
+_REQUIRED = ("version", "spec", "classes", "size_hw", "batch", "precision", "provenance")

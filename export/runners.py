@@ -1,0 +1,119 @@
+"""Running exported detectors: one contract for all runtimes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+
+from export.artifact import INPUT_NAMES, OUTPUT_NAMES, ArtifactInfo
+from export.ort_session import Array, OrtSession, RuntimeInfo
+from jdnas.errors import CheckpointError
+
+if TYPE_CHECKING:  # Running an artifact takes no PyTorch.
+    from torch import Tensor
+
+
+class Runner(Protocol):
+    """An artifact loaded into a runtime; closed by `close` or at the end of a `with`."""
+
+    @property
+    def metadata(self) -> ArtifactInfo:
+        """What the artifact says of itself."""
+
+    @property
+    def runtime(self) -> RuntimeInfo:
+        """What runs it."""
+
+    def run(self, images: Array, sizes_hw: Array) -> dict[str, Array]:
+        """Map images `[B, 3, H, W]` float32 (normalized) and sizes `[B, 2]` int64 to boxes, scores, labels and count."""
+
+    def bind(self, images: Array, sizes_hw: Array) -> Callable[[], None]:
+        """Put the inputs on the device and return a call that runs to completion without copies, for timing."""
+
+    def close(self) -> None:
+        """Release the runtime's memory."""
+
+    def __enter__(self) -> Self:
+        """Return this runner."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close this runner."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerDetections:
+    """Detections of a runner, shaped like those of the PyTorch detector."""
+
+    boxes_xyxy: "Tensor"
+    scores: "Tensor"
+    labels: "Tensor"
+    count: "Tensor"
+
+
+class OnnxRuntimeRunner:
+    """An ONNX file in ONNX Runtime, on the CPU (`ort-cpu`) or a CUDA device (`ort-cuda`)."""
+
+    def __init__(self, path: Path, runtime: str = "ort-cpu", *, threads: int | None = None) -> None:
+        if not path.is_file():
+            raise CheckpointError(f"artifact {path} does not exist; make one with: jdnas export")
+        self._session: OrtSession | None = OrtSession(path, runtime, threads=threads, where=str(path))
+        self.metadata = ArtifactInfo.from_properties(self._session.properties, str(path))
+        self.runtime = self._session.info
+
+    def run(self, images: Array, sizes_hw: Array) -> dict[str, Array]:
+        """Map images and sizes to boxes, scores, labels and count; InputError for another shape than the artifact's."""
+        return self._open.run(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
+
+    def bind(self, images: Array, sizes_hw: Array) -> Callable[[], None]:
+        """Put the inputs on the device and return a call that runs to completion without copies, for timing."""
+        return self._open.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def _open(self) -> OrtSession:
+        if self._session is None:
+            raise ValueError("the runner is closed")
+        return self._session
+
+
+def open_runner(path: Path, runtime: str = "ort-cpu", *, threads: int | None = None) -> Runner:
+    """Load an artifact into a runtime (`ort-cpu`, `ort-cuda`).
+
+    CheckpointError for a file that is missing, broken or not ours; MissingExtraError or TargetError where the runtime cannot run here.
+    """
+    return OnnxRuntimeRunner(path, runtime, threads=threads)
+
+
+def predictor(runner: Runner) -> Callable[["Tensor", "Tensor"], RunnerDetections]:
+    """Return `predict(images [B, 3, H, W], sizes_hw [B, 2])` for any B: batches are cut and padded to the runner's own."""
+    import torch
+
+    size = runner.metadata.batch
+
+    def predict(images: "Tensor", sizes_hw: "Tensor") -> RunnerDetections:
+        pixels, sizes = images.detach().cpu().float().numpy(), sizes_hw.cpu().numpy().astype(np.int64)
+        parts = [_padded_run(runner, pixels[at : at + size], sizes[at : at + size], size) for at in range(0, len(pixels), size)]
+        return RunnerDetections(*(torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in OUTPUT_NAMES))
+
+    return predict
+
+
+def _padded_run(runner: Runner, images: Array, sizes_hw: Array, batch: int) -> Mapping[str, Array]:
+    missing = batch - len(images)
+    if missing:
+        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        sizes_hw = np.concatenate([sizes_hw, np.repeat(sizes_hw[-1:], missing, 0)])
+    outputs = runner.run(np.ascontiguousarray(images), np.ascontiguousarray(sizes_hw))
+    return {name: array[: batch - missing] for name, array in outputs.items()}
