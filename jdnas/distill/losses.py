@@ -1,0 +1,61 @@
+"""Detection distillation losses (Joint-DetNAS, section 3.2)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jdnas.spec import ROI_SIZE
+
+
+class RoiOutputs(NamedTuple):
+    """What a detector says of the same RoIs: features `[N, C, 7, 7]`, class logits `[N, K+1]`, box deltas `[N, K+1, 4]`."""
+
+    features: Tensor
+    class_logits: Tensor
+    box_deltas: Tensor
+
+
+def _standardize(features: Tensor) -> Tensor:
+    mean = features.mean(dim=(0, 2, 3), keepdim=True)
+    return (features - mean) / (features.var(dim=(0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+
+
+def feature_loss(student: Tensor, teacher: Tensor, positive: Tensor, adapter: Tensor, *, normalize: bool = False) -> Tensor:
+    """L_feat of section 3.2.1 on RoI-aligned features.
+
+    `student` `[N, C_s, 7, 7]`, `teacher` `[N, C_t, 7, 7]`, `positive` `[N]` bool (the mask), `adapter` `[C_t, C_s, 1, 1]` is the
+    1x1 convolution f_adapt. Squared differences are summed over positive points and channels and divided by N_p, the number of
+    positive points (positive RoIs x 49). 0 without positives.
+    """
+    adapted = F.conv2d(student, adapter.to(student.dtype)).float()
+    target = teacher.float()
+    if normalize:
+        adapted, target = _standardize(adapted), _standardize(target)
+    squared = (adapted - target).square().sum(dim=(1, 2, 3))
+    points = positive.sum().clamp(min=1) * ROI_SIZE**2
+    return torch.where(positive, squared, squared.new_zeros(())).sum() / points
+
+
+def classification_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+    """L_cls of section 3.2.2: soft cross entropy -1/N sum P_t log P_s over valid RoIs; logits `[N, K+1]`, `valid` `[N]` bool."""
+    target = teacher_logits.float().softmax(dim=-1)
+    per_roi = -(target * student_logits.float().log_softmax(dim=-1)).sum(dim=-1)
+    return torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / valid.sum().clamp(min=1)
+
+
+def localization_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
+    """L_reg of section 3.2.2: class-aware localization, 1/N sum |sum_c p_t^c (reg_t^c - reg_s^c)| over foreground classes.
+
+    Deltas `[N, K+1, 4]` (class 0 is the background and takes no part), `valid` `[N]` bool. The four coordinates are added.
+    """
+    scores = teacher_logits.float().softmax(dim=-1)[:, 1:, None]
+    difference = (scores * (teacher_deltas.float() - student_deltas.float())[:, 1:]).sum(dim=1)
+    per_roi = difference.abs().sum(dim=-1)
+    return torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / valid.sum().clamp(min=1)
+
+
+def identity_adapter(reads: int, writes: int) -> Tensor:
+    """Return a 1x1 convolution `[writes, reads, 1, 1]` that copies channel i to channel i: no loss for equal features."""
+    return torch.eye(writes, reads)[:, :, None, None].clone()
