@@ -1,0 +1,77 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON beside them; never pickle."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from jdnas.errors import CheckpointError
+from jdnas.models.weights import State, check_state
+from jdnas.spec import DetectorSpec
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; a CheckpointError says what is wrong with the file."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no such file: {path}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); delete it and run the step again") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} holds a {type(data).__name__}, not an object")
+    return data
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def load_tensors(path: Path) -> State:
+    """Read a safetensors file; a CheckpointError says what is wrong with it."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no such weight file: {path}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+def save_detector(stem: Path, spec: DetectorSpec, state: State, meta: Mapping[str, Any]) -> None:
+    """Write `stem.safetensors` and then `stem.json` (spec and `meta`): the JSON is there only when the weights are."""
+    save_tensors(stem.with_suffix(".safetensors"), state)
+    write_json(stem.with_suffix(".json"), {"spec": spec.to_dict(), "meta": dict(meta)})
+
+
+def has_detector(stem: Path) -> bool:
+    """Tell whether `save_detector` finished for this stem."""
+    return stem.with_suffix(".json").exists() and stem.with_suffix(".safetensors").exists()
+
+
+def load_detector(stem: Path) -> tuple[DetectorSpec, State, dict[str, Any]]:
+    """Read spec, state and meta of a detector; a CheckpointError lists what does not fit."""
+    header = read_json(stem.with_suffix(".json"))
+    if "spec" not in header:
+        raise CheckpointError(f"{stem.with_suffix('.json')} holds no detector spec")
+    spec = DetectorSpec.from_dict(header["spec"])
+    path = stem.with_suffix(".safetensors")
+    state = load_tensors(path)
+    check_state(state, spec, source=str(path))
+    return spec, state, dict(header.get("meta", {}))
