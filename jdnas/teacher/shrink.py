@@ -1,0 +1,128 @@
+"""Integrated progressive shrinking (Joint-DetNAS, section 3.1.3): depths and widths shrink together, phase by phase.
+
+Phase 1 trains the largest net. Each later phase releases more of the subnet space; a step trains the largest net, the
+smallest released one and some random ones (the sandwich rule), and the largest net distils the others.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from jdnas.data.types import Batch
+from jdnas.distill.losses import identity_adapter
+from jdnas.distill.settings import DistillSettings
+from jdnas.distill.step import distill_terms, roi_outputs
+from jdnas.models.bound import BoundDetector
+from jdnas.models.weights import State, axes_of, permute, widths_of
+from jdnas.spec import DetectorSpec
+from jdnas.teacher.settings import PhaseSettings, PoolSettings
+from jdnas.teacher.space import SubnetSpace
+from jdnas.training.checkpoint import load_tensors, read_json, save_tensors, write_json
+from jdnas.training.loop import LossTerms, Resume, fit, step_generator
+from jdnas.training.schedule import steps_of
+
+ADAPTER = "adapter.weight"
+BatchSource = Callable[[int, int], Iterator[Batch]]
+
+
+@dataclass
+class PhaseReport:
+    """One phase: images, seconds, skipped steps, loss curve, and how often each subnet (by spec key) was trained.
+
+    `visited` counts from the last resumption on.
+    """
+
+    phase: int
+    images: int
+    seconds: float
+    skipped: int
+    curve: list[tuple[int, float]]
+    visited: dict[str, int]
+
+
+def channel_orders(state: State, spec: DetectorSpec) -> dict[str, Tensor]:
+    """Order the channels of every elastic axis by the L1 norm of the weights that read them, largest first (after OFA)."""
+    widths = widths_of(spec)
+    norms = {name: torch.zeros(width, dtype=torch.float64) for name, width in widths.items() if name == "neck" or name[0] == "s"}
+    for name, axes in axes_of(spec).items():
+        for dim, axis in enumerate(axes[1:], start=1):
+            if axis is not None and axis.name in norms:
+                magnitude = state[name].detach().double().abs().transpose(0, dim).flatten(1).sum(1).cpu()
+                norms[axis.name] += magnitude.view(axis.width, axis.repeat).sum(1)
+    norms.pop("stem", None)
+    return {name: norm.argsort(descending=True, stable=True) for name, norm in norms.items()}
+
+
+def sandwich(space: SubnetSpace, settings: PhaseSettings, rng: random.Random) -> list[DetectorSpec]:
+    """Return the subnets that a step trains besides the largest net: the smallest released one and random ones."""
+    released = space.released(settings.depth_share, settings.widths)
+    if released.size() == 1:
+        return []
+    drawn = [released.smallest, *(released.sample(rng) for _ in range(settings.subnets))]
+    return [spec for spec in dict.fromkeys(drawn) if spec != space.largest]
+
+
+class PhaseLoss:
+    """The losses of one step of a phase, one yield per trained net."""
+
+    def __init__(self, space: SubnetSpace, state: State, phase: PhaseSettings, distill: DistillSettings, seed: int) -> None:
+        self.space, self.state, self.phase, self.distill, self.seed = space, state, phase, distill, seed
+        self.detector_state = {name: tensor for name, tensor in state.items() if name != ADAPTER}
+        self.visited: Counter[str] = Counter()
+
+    def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
+        """Yield the detection losses of the largest net, then detection and distillation losses of each subnet."""
+        largest = BoundDetector(self.space.largest, self.detector_state)
+        targets = (batch.images, batch.sizes_hw, batch)
+        output = largest.call("losses", *targets, step_generator(self.seed, step, batch.images.device))
+        pyramid = [level.detach() for level in output.pyramid]
+        self.visited[self.space.largest.key] += 1
+        yield output.terms
+        teacher_on = partial(roi_outputs, partial(largest.call, training=False), pyramid)
+        for spec in sandwich(self.space, self.phase, random.Random(f"{self.seed}/{step}")):
+            subnet = BoundDetector(spec, self.detector_state, own_statistics=True)
+            output = subnet.call("losses", *targets, step_generator(self.seed, step, batch.images.device))
+            self.visited[spec.key] += 1
+            yield output.terms | distill_terms(output, teacher_on, self.state[ADAPTER][:, : spec.neck], self.distill)
+
+
+def train_pool(
+    state: State, space: SubnetSpace, settings: PoolSettings, distill: DistillSettings, *, images: int, batches: BatchSource,
+    device: torch.device, seed: int, folder: Path, on_step: Callable[[int, float], None] | None = None,
+) -> tuple[State, list[PhaseReport]]:  # fmt: skip
+    """Train the pool state through all phases and return it; `batches(seed, step)` iterates training batches.
+
+    Finished phases and the state of an unfinished one are kept in `folder`, and a later call goes on from there.
+    """
+    neck = space.largest.neck
+    state = {name: tensor.to(device) for name, tensor in state.items()} | {ADAPTER: identity_adapter(neck, neck).to(device)}
+    reports = []
+    for index, phase in enumerate(settings.phases):
+        finished, seed_of = folder / f"phase_{index}.safetensors", seed * 1000 + index
+        if finished.with_suffix(".json").exists():
+            state = {name: tensor.to(device) for name, tensor in load_tensors(finished).items()}
+            reports.append(PhaseReport(**read_json(finished.with_suffix(".json"))))
+            continue
+        if len(phase.widths) > 1:
+            adapter = state.pop(ADAPTER)
+            orders = channel_orders(state, space.largest)
+            state = permute(state, space.largest, orders)
+            order = orders["neck"].to(device)
+            state[ADAPTER] = adapter[order][:, order].clone()
+        train = settings.train.model_copy(update={"lr": settings.train.lr * phase.lr_factor, "epochs": phase.epochs})
+        loss = PhaseLoss(space, state, phase, distill, seed_of)
+        resume = Resume(folder / f"phase_{index}.partial.safetensors")
+        steps = steps_of(phase.epochs, images, train.batch)
+        report = fit(state, loss, partial(batches, seed_of), train, steps=steps, device=device, resume=resume, on_step=on_step)
+        save_tensors(finished, state)
+        reports.append(PhaseReport(index, report.images, report.seconds, report.skipped, report.curve, dict(loss.visited)))
+        write_json(finished.with_suffix(".json"), asdict(reports[-1]))
+        resume.path.unlink(missing_ok=True)
+    state.pop(ADAPTER)
+    return {name: tensor.cpu() for name, tensor in state.items()}, reports
