@@ -1,0 +1,29 @@
+"""The command line. Importing it is quick: commands import what they need when they run."""
+
+import sys
+
+import typer
+
+import jdnas.cli.latency_commands as latency_commands
+import jdnas.cli.model_commands as model_commands
+import jdnas.cli.run_commands as run_commands
+from jdnas.errors import JdnasError
+
+app = typer.Typer(
+    name="jdnas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Turn a Faster R-CNN FPN detector into a smaller, faster and more accurate one for the device that serves it.",
+)  # fmt: skip
+run_commands.register(app)
+model_commands.register(app)
+app.add_typer(latency_commands.app, name="latency", help="Targets, latency tables and FPS reports.")
+
+
+def main() -> None:
+    """Run the command line; errors that jdnas knows are one line on stderr and exit with their code."""
+    try:
+        app()
+    except JdnasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)

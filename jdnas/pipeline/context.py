@@ -1,0 +1,127 @@
+"""What every step of a run works with: settings, data, resolutions, the base's spec, the device and the cost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from jdnas.config import RunConfig
+from jdnas.data.augment import AugmentSettings
+from jdnas.data.batches import eval_batches, train_batches
+from jdnas.data.coco import check_splits, load_split
+from jdnas.data.records import DetectionSet
+from jdnas.data.shapes import make_shapes
+from jdnas.data.types import Batch
+from jdnas.errors import ConfigError
+from jdnas.pipeline.run_folder import RunFolder
+from jdnas.presets import preset, scale_backbone
+from jdnas.spec import DetectorSpec, Head
+
+SizeHW = tuple[int, int]
+STRIDE = 32
+SHAPES = "shapes"
+PRETRAINED = frozenset({"lite0"})
+
+
+@dataclass(frozen=True)
+class Context:
+    """The inputs of a run, read and checked. `sizes_hw` are the resolutions in ascending order; the last is the base's."""
+
+    config: RunConfig
+    folder: RunFolder
+    train: DetectionSet
+    val: DetectionSet
+    sizes_hw: tuple[SizeHW, ...]
+    base_spec: DetectorSpec
+    device: torch.device
+
+    @property
+    def base_size_hw(self) -> SizeHW:
+        """The resolution that the base is measured at."""
+        return self.sizes_hw[-1]
+
+    def train_batches(self, batch: int, seed: int, start_step: int, sizes_hw: tuple[SizeHW, ...] | None = None) -> Iterator[Batch]:
+        """Iterate training batches from `start_step` on; each draws its resolution from `sizes_hw` (default: all)."""
+        traits = self.base_spec.traits
+        return train_batches(
+            self.train, sizes_hw=sizes_hw or self.sizes_hw, batch=batch, seed=seed, start_step=start_step, augment=AugmentSettings(),
+            mean=traits.mean, std=traits.std, workers=self.config.data_settings.workers,
+        )  # fmt: skip
+
+    def calibration_images(self, count: int, batch: int) -> Iterator[Tensor]:
+        """Iterate the first training images without augmentation, for BN statistics of teachers."""
+        traits, seen = self.base_spec.traits, 0
+        workers = self.config.data_settings.workers
+        for item in eval_batches(self.train, size_hw=self.base_size_hw, batch=batch, mean=traits.mean, std=traits.std, workers=workers):
+            if seen >= count:
+                return
+            seen += len(item.images)
+            yield item.images.to(self.device)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` names on this machine."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda' was asked for, but PyTorch finds no CUDA device; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _round_up(pixels: float) -> int:
+    return max(STRIDE, -(-round(pixels) // STRIDE) * STRIDE)
+
+
+def canvas_sizes(data: DetectionSet, long_sides: tuple[int, ...]) -> tuple[SizeHW, ...]:
+    """Return the canvases for `long_sides` that suit a data set: its usual orientation, square where both are common.
+
+    Long sides above those of the images are capped, since enlarging adds computation and no detail.
+    """
+    usual = median(max(record.height, record.width) for record in data.records)
+    tall = sum(record.height > record.width for record in data.records) / len(data.records)
+    wide = sum(record.width > record.height for record in data.records) / len(data.records)
+    ratio = median(min(r.height, r.width) / max(r.height, r.width) for r in data.records)
+    short = 1.0 if min(tall, wide) > 0.1 else ratio
+    sizes = set()
+    for long_side in long_sides:
+        side = min(_round_up(long_side), _round_up(usual))
+        other = _round_up(side * short)
+        sizes.add((side, other) if tall > wide else (other, side))
+    return tuple(sorted(sizes, key=lambda size: size[0] * size[1]))
+
+
+def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> DetectorSpec:
+    """Return the spec of the configured base detector for canvases up to `long_side` pixels."""
+    model = config.model
+    spec = preset(config.base, num_classes)
+    if config.base not in PRETRAINED and config.weights is None:
+        spec = scale_backbone(spec, model.scratch_width, config.student.width_step)
+    shrink = min(1.0, long_side / model.anchor_reference)
+    head = replace(
+        spec.head, width=model.head_width, rpn_width=model.rpn_width, proposals=model.proposals, candidates=model.candidates,
+        train_proposals=model.train_proposals, train_candidates=model.train_candidates, roi_samples=model.roi_samples,
+        anchor_sizes=tuple(max(4, round(size * shrink)) for size in Head().anchor_sizes),
+    )  # fmt: skip
+    return replace(spec, neck=model.neck, head=head)
+
+
+def data_folder(config: RunConfig, folder: RunFolder) -> Path:
+    """Return the folder of the run's data set; the synthetic one is made inside the run folder."""
+    if config.data != SHAPES:
+        return Path(config.data)
+    settings = config.data_settings
+    root = folder.root / SHAPES
+    make_shapes(root, train=settings.shapes_train, val=settings.shapes_val, size=settings.shapes_size, seed=config.seed)
+    return root
+
+
+def load_context(config: RunConfig, folder: RunFolder) -> Context:
+    """Read and check the data, and derive resolutions, spec and device from the settings."""
+    device = pick_device(config.device)
+    root = data_folder(config, folder)
+    train, val = load_split(root, "train"), load_split(root, "val")
+    check_splits(train, val)
+    sizes = canvas_sizes(train, config.data_settings.long_sides)
+    spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
+    return Context(config, folder, train, val, sizes, spec, device)

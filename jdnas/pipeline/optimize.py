@@ -1,0 +1,157 @@
+"""`jdnas optimize`: the main job. Every step leaves its result in the run folder and is skipped when it is there."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jdnas.config import RunConfig
+from jdnas.models.complexity import multiply_adds
+from jdnas.models.weights import State
+from jdnas.pipeline.base import check_sources, ensure_base
+from jdnas.pipeline.context import Context, SizeHW, load_context
+from jdnas.pipeline.deliver import check_runtime, deliver, measure
+from jdnas.pipeline.plan import WorkPlan, work_plan
+from jdnas.pipeline.pool import ensure_pool
+from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.run_folder import begin_run, open_run
+from jdnas.pipeline.search import Control, ensure_control, run_search
+from jdnas.pipeline.summary import describe_data, draw_examples, model_figures, report_data, versions
+from jdnas.report.build import write_report
+from jdnas.search.analyses import counts
+from jdnas.search.climb import SearchResult
+from jdnas.search.history import History, Trial
+from jdnas.search.workshop import Cost, size_hw_from_key
+from jdnas.spec import DetectorSpec
+from jdnas.training.checkpoint import load_detector, read_json, save_detector, write_json
+from latency.predictor import Predictor
+from latency.tables import load_table
+from latency.targets import load_target
+
+
+def make_cost(config: RunConfig) -> Cost:
+    """Return the cost of the search: latency in ms predicted from the target's measured table, or multiply-adds."""
+    if config.cost == "multiply_adds":
+        return lambda spec, size_hw: float(multiply_adds(spec, size_hw))
+    predictor = Predictor(load_table(load_target(config.target)))
+    return predictor.latency_ms
+
+
+def pick_student(history: History, max_cost_ratio: float) -> Trial:
+    """Return the best-scoring candidate that costs at most `max_cost_ratio` of the base; the best one of all where none does."""
+    base = history[0]
+    cheap = [t for t in history.complete if t.number and t.cost is not None and base.cost and t.cost <= max_cost_ratio * base.cost]
+    return max(cheap, key=lambda trial: (trial.score, -trial.number), default=history.best())
+
+
+def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console, command: str, quiet: bool = False) -> dict[str, Any]:
+    """Run the main job and return its summary; see `jdnas.pipeline` for the steps.
+
+    Wrong input raises an InputError before anything is written; Ctrl-C leaves the run resumable.
+    """
+    folder, config = open_run(run_dir, config, resume=resume)
+    check_sources(config)
+    check_runtime(load_target(config.target))
+    cost = make_cost(config)
+    context = load_context(config, folder)
+    begin_run(folder, config)
+    plan = work_plan(context)
+    progress = JobProgress(console, plan.total, quiet=quiet)
+    _announce(context, plan, progress)
+    with progress.running():
+        base_state = ensure_base(context, progress, plan.base)
+        pool = ensure_pool(context, base_state, progress, plan.pool)
+        result = run_search(context, pool, cost, progress, plan)
+        if result.stopped_by == "interrupt":
+            raise KeyboardInterrupt
+        student = pick_student(result.history, config.student.max_cost_ratio)
+        control = ensure_control(context, result.history, student, base_state, progress, plan.control)
+        with progress.stage("Export, parity check, benchmark, report", plan.delivery):
+            return _deliver_and_report(context, result, student, control, base_state, cost, command, progress)
+
+
+def run_until(step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False) -> None:
+    """Run the first steps of the main job in a run folder: up to "base", "pool" or "search"."""
+    folder, config = open_run(run_dir, config, resume=resume)
+    check_sources(config)
+    cost = make_cost(config) if step == "search" else None
+    context = load_context(config, folder)
+    begin_run(folder, config)
+    plan = work_plan(context)
+    parts = {"base": plan.base, "pool": plan.pool, "search": plan.candidate * plan.candidates}
+    wanted = list(parts)[: list(parts).index(step) + 1]
+    progress = JobProgress(console, sum(parts[name] for name in wanted), quiet=quiet)
+    _announce(context, plan, progress)
+    with progress.running():
+        base_state = ensure_base(context, progress, plan.base)
+        if "pool" in wanted:
+            pool = ensure_pool(context, base_state, progress, plan.pool)
+        if cost is not None:
+            result = run_search(context, pool, cost, progress, plan)
+            if result.stopped_by == "interrupt":
+                raise KeyboardInterrupt
+
+
+def _announce(context: Context, plan: WorkPlan, progress: JobProgress) -> None:
+    sizes = ", ".join(f"{w}x{h}" for h, w in context.sizes_hw)
+    train, val = context.train, context.val
+    progress.say(f"data {context.config.data}: {len(train.records)} training and {len(val.records)} validation images, "
+                 f"{len(train.classes)} classes; resolutions (width x height): {sizes}; device {context.device}")  # fmt: skip
+    for data in (train, val):
+        if data.problems:
+            progress.say(f"  {data.split}: {data.problem_summary}")
+    images = plan.images
+    progress.say(f"plan: base {images['base']} images, pool {images['pool']}, up to {plan.candidates} candidates "
+                 f"of {images['candidate']} images each")  # fmt: skip
+
+
+def _student_weights(context: Context, student: Trial, base_state: State) -> State:
+    return base_state if student.number == 0 else load_detector(context.folder.candidate(student.number))[1]
+
+
+def _figures(spec: DetectorSpec, size: SizeHW, metrics: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    return model_figures(spec, size, metrics) | {
+        "latency_ms": row["median_ms"],
+        "fps": row["fps"],
+        "latency_spread_ms": [row["p5_ms"], row["p95_ms"]],
+    }
+
+
+def _deliver_and_report(
+    context: Context, result: SearchResult, student: Trial, control: Control, base_state: State, cost: Cost, command: str,
+    progress: JobProgress,
+) -> dict[str, Any]:  # fmt: skip
+    folder, config, base_size = context.folder, context.config, context.base_size_hw
+    size = size_hw_from_key(student.size or "")
+    weights = _student_weights(context, student, base_state)
+    save_detector(folder.student, student.student, weights, {"trial": student.number, "classes": list(context.train.classes),
+                  "size_hw": list(size), "metrics": student.metrics})  # fmt: skip
+    base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
+    delivered = deliver(context, "student", student.student, weights, size, folder.student, student.ap)
+    base_delivered = deliver(context, "base", context.base_spec, base_state, base_size, folder.base)
+    timing = measure(context, [base_delivered.artifact, delivered.artifact]).to_dict()
+    rows = timing["rows"]
+    base = _figures(context.base_spec, base_size, base_metrics, rows[0])
+    summary: dict[str, Any] = {
+        "base": base,
+        "control": _figures(context.base_spec, base_size, dict(control.metrics), rows[0]) | {"extra_images": control.images},
+        "student": _figures(student.student, size, student.metrics[student.size or ""], rows[1])
+        | {"artifact": str(delivered.artifact.relative_to(folder.root)), "parity": delivered.parity, "trial": student.number,
+           "score": student.score},
+        "search": counts(result.history, config.search.k) | {"seconds": result.history.seconds, "stopped_by": result.stopped_by},
+        "target": {"name": config.target, **timing},
+        "seed": config.seed, "command": command, "versions": versions(), "data": describe_data(context),
+        "settings": config.model_dump(mode="json"), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }  # fmt: skip
+    summary["base"] |= {"score": result.history[0].score, "artifact": str(base_delivered.artifact.relative_to(folder.root))}
+    models = [("base", context.base_spec, base_state, base_size), ("student", student.student, weights, size)]
+    per_class = {"base": base_metrics["per_class"], "control": control.metrics["per_class"],
+                 "student": student.metrics[student.size or ""]["per_class"]}  # fmt: skip
+    extra = report_data(context, result.history, student) | {"per_class": per_class, "parity": delivered.parity, "benchmark": rows,
+                                                              "examples": draw_examples(context, models)}  # fmt: skip
+    write_json(folder.report_data, extra)
+    write_json(folder.summary, summary)
+    report = write_report(folder.root)
+    progress.say(f"report: {report}")
+    return summary

@@ -1,0 +1,97 @@
+"""The search of a run, and the control that its result is held against."""
+
+from dataclasses import dataclass
+
+from jdnas.models.weights import State
+from jdnas.pipeline.context import Context
+from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.plan import WorkPlan
+from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.workshop import StudentWorkshop
+from jdnas.search.climb import SearchResult, run
+from jdnas.search.history import History, Trial
+from jdnas.search.study import SearchStudy
+from jdnas.search.workshop import Candidate, Cost, SearchTask
+from jdnas.student.actions import ActionRules
+from jdnas.teacher.pool import TeacherPool
+from jdnas.training.checkpoint import has_detector, load_detector, save_detector
+from jdnas.training.loop import Resume
+
+
+@dataclass(frozen=True)
+class Control:
+    """The base trained on for as many images as the student's lineage: weights and AP, or the base itself after 0 images."""
+
+    state: State
+    images: int
+    metrics: dict[str, object]
+
+
+def action_rules(context: Context) -> ActionRules:
+    """Return the rules of student actions for the run's base."""
+    student = context.config.student
+    return ActionRules(
+        width_step=student.width_step, min_width=student.min_width, prune_ratios=student.prune_ratios,
+        max_depths=tuple(depth + student.extra_depth for depth in context.base_spec.depths),
+    )  # fmt: skip
+
+
+def _describe(trial: Trial) -> str:
+    if trial.state == "refused":
+        return f"refused before training: {trial.reason}"
+    if trial.state == "failed":
+        return f"failed: {trial.reason}"
+    return f"AP {trial.ap:.3f} at {trial.size}, cost {trial.cost:.4g}, H {trial.score:.4f}"
+
+
+def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan) -> SearchResult:
+    """Search from the run's study on; every candidate counts as done work, refused ones as saved."""
+    settings = context.config.search.model_copy(update={"seed": context.config.seed})
+    task = SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
+    steps = max(1, round(context.config.candidate_train.epochs * len(context.train.records) / context.config.candidate_train.batch))
+    workshop = StudentWorkshop(context, pool, action_rules(context), on_step=progress.steps(plan.candidate * 0.8, steps))
+    before = progress.done
+
+    def on_start(candidate: Candidate, history: History) -> None:
+        progress.title = f"Candidate {candidate.number}/{settings.trials} ({candidate.change} of {candidate.parent})"
+
+    def on_finish(trial: Trial, history: History) -> None:
+        planned = plan.candidate * min(trial.number, settings.trials)
+        if trial.state == "complete":
+            progress.advance(max(0.0, before + planned - progress.done))
+        else:
+            progress.replan(-plan.candidate)
+        best = history.best()
+        progress.say(
+            f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   [best {best.number}: {best.score:.4f}]"
+        )
+
+    with (
+        progress.stage(f"Search: up to {settings.trials} candidates", plan.candidate * plan.candidates),
+        SearchStudy.open(context.folder.study_url, task, settings) as study,
+    ):
+        return run(study, workshop, cost, on_start=on_start, on_finish=on_finish)
+
+
+def ensure_control(context: Context, history: History, student: Trial, base_state: State, progress: JobProgress, units: float) -> Control:
+    """Train the base for as many images as the student's lineage saw, with the same recipe and without a teacher."""
+    stem, settings, spec = context.folder.control, context.config.candidate_train, context.base_spec
+    images = history.lineage_images(student.number)
+    if has_detector(stem):
+        _, state, meta = load_detector(stem)
+        if meta.get("images") == images:
+            progress.advance(units)
+            return Control(state, images, meta["metrics"])
+    with progress.stage(f"Control: base trained for {images} more images, as the student was", units):
+        state, resume = base_state, Resume(stem.with_name("control.partial.safetensors"))
+        if images:
+            steps = max(1, images // settings.batch)
+            state, _ = train_detector(
+                context, spec, base_state, settings, seed=context.config.seed + 1, steps=steps, resume=resume,
+                on_step=progress.steps(units * 0.9, steps),
+            )  # fmt: skip
+        metrics = evaluate_detector(context, spec, state, context.base_size_hw).to_dict()
+        progress.say(f"  control AP {metrics['ap']:.3f}")
+    save_detector(stem, spec, state, {"images": images, "metrics": metrics})
+    resume.path.unlink(missing_ok=True)
+    return Control(state, images, metrics)

@@ -1,0 +1,165 @@
+"""One detector or engine at a time: load it, export it, evaluate it, let it detect."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.graph import export_onnx
+from export.parity import compare
+from export.runners import open_runner, predictor
+from jdnas.data.augment import letterbox, planes
+from jdnas.data.coco import load_split
+from jdnas.data.images import read_image
+from jdnas.errors import CheckpointError, ConfigError, DataError, InputError, ParityError, unknown_name
+from jdnas.models.bound import materialize
+from jdnas.models.weights import State
+from jdnas.report.drawing import draw_detections, write_jpeg
+from jdnas.sizes import SizeHW, size_hw_from_text
+from jdnas.spec import DetectorSpec
+from jdnas.training.checkpoint import load_detector
+from jdnas.training.evaluate import Metrics, evaluate
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A detector ready to detect: `predict(images, sizes_hw)` on its canvas, with its classes and normalization."""
+
+    predict: Callable[..., Any]
+    spec: DetectorSpec
+    classes: tuple[str, ...]
+    size_hw: SizeHW
+
+
+def _stem(model: Path) -> Path:
+    return model.with_suffix("") if model.suffix in (".safetensors", ".json") else model
+
+
+def _weights(model: Path, size: str | None) -> tuple[DetectorSpec, State, tuple[str, ...], SizeHW]:
+    spec, state, meta = load_detector(_stem(model))
+    classes = tuple(meta.get("classes", [f"class {i + 1}" for i in range(spec.num_classes)]))
+    if size is None and "size_hw" not in meta:
+        raise ConfigError(f"{model} does not say its input size; give it with --size WIDTHxHEIGHT")
+    height, width = size_hw_from_text(size) if size else meta["size_hw"]
+    return spec, state, classes, (height, width)
+
+
+@contextmanager
+def open_model(model: Path, size: str | None, runtime: str) -> Iterator[OpenModel]:
+    """Open an .onnx engine or a .safetensors detector."""
+    if model.suffix == ".onnx":
+        if size is not None:
+            raise ConfigError("an engine has its size inside; --size is for .safetensors detectors")
+        with open_runner(model, runtime) as runner:
+            info = runner.metadata
+            yield OpenModel(predictor(runner), info.spec, tuple(info.classes), info.size_hw)
+        return
+    if model.suffix not in (".safetensors", ".json"):
+        raise CheckpointError(f"{model} is neither an .onnx engine nor a .safetensors detector")
+    spec, state, classes, size_hw = _weights(model, size)
+    yield OpenModel(materialize(spec, state), spec, classes, size_hw)
+
+
+def evaluate_model(model: Path, data: Path, split: str, size: str | None, runtime: str) -> Metrics:
+    """Return the COCO metrics of a model on a split of a data set with the same classes."""
+    if split not in ("train", "val"):
+        raise ConfigError(unknown_name("split", split, ("train", "val")))
+    images = load_split(data, split)  # type: ignore[arg-type]
+    with open_model(model, size, runtime) as opened:
+        if opened.spec.num_classes != len(images.classes):
+            raise DataError(
+                f"{model} knows {opened.spec.num_classes} classes, {data} has {len(images.classes)}: {', '.join(images.classes)}"
+            )
+        traits = opened.spec.traits
+        return evaluate(opened.predict, images, size_hw=opened.size_hw, batch=1, mean=traits.mean, std=traits.std)
+
+
+def export_model(model: Path, out: Path, size: str | None, batch: int) -> str:
+    """Export weights to ONNX, compare the file with PyTorch on random images, and say what came out."""
+    if out.suffix != ".onnx":
+        raise ConfigError(f"--out must end in .onnx, got {out}")
+    spec, state, classes, size_hw = _weights(model, size)
+    unchecked = out.with_suffix(".unchecked.onnx")
+    export_onnx(state, spec, size_hw=size_hw, batch=batch, path=unchecked, classes=classes, provenance={"weights": model.name})
+    with open_runner(unchecked, "ort-cpu") as runner:
+        result = compare(materialize(spec, state), predictor(runner), _noise(size_hw, batch))
+    if not result.passed:
+        failed = out.with_suffix(".failed.onnx")
+        unchecked.replace(failed)
+        raise ParityError(f"the engine differs from PyTorch: {result.message}; it was kept as {failed}")
+    unchecked.replace(out)
+    return f"{out}: {size_hw[1]}x{size_hw[0]}, batch {batch}; {result.message}"
+
+
+@dataclass(frozen=True)
+class _NoiseBatch:
+    images: torch.Tensor
+    sizes_hw: torch.Tensor
+
+
+def _noise(size_hw: SizeHW, batch: int) -> Iterator[_NoiseBatch]:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        images = torch.randn(batch, 3, *size_hw, generator=generator)
+        yield _NoiseBatch(images, torch.tensor([size_hw] * batch))
+
+
+def _image_files(places: list[Path]) -> list[Path]:
+    files: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            files += sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif place.exists():
+            files.append(place)
+        else:
+            raise DataError(f"no such image or folder: {place}")
+    if not files:
+        raise DataError(f"no images in {', '.join(map(str, places))}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return files
+
+
+def predict_images(model: Path, places: list[Path], out: Path, score: float, size: str | None, runtime: str) -> tuple[int, list[str]]:
+    """Detect in all images, write each drawn and one detections.json; return how many were done and which could not be read."""
+    files, skipped, results = _image_files(places), [], []
+    with open_model(model, size, runtime) as opened:
+        for number, path in enumerate(files):
+            try:
+                image = read_image(path)
+            except InputError as error:
+                skipped.append(f"{path} ({error})")
+                continue
+            boxes, labels, scores = detect_in_image(opened, image, score)
+            write_jpeg(out / f"{number:05d}_{path.stem}.jpg", draw_detections(image, boxes, labels, scores, opened.classes))
+            results += [
+                {"file_name": str(path), "category": opened.classes[label - 1], "category_id": int(label), "score": float(value),
+                 "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]}
+                for (x0, y0, x1, y1), label, value in zip(boxes, labels, scores, strict=True)
+            ]  # fmt: skip
+    if len(skipped) == len(files):
+        raise DataError(f"none of the {len(files)} images could be read; the first: {skipped[0]}")
+    (out / "detections.json").write_text(json.dumps(results, indent=1) + "\n")
+    return len(files) - len(skipped), skipped
+
+
+def detect_in_image(model: OpenModel, image: Any, score: float) -> tuple[Any, Any, Any]:
+    """Detect in one RGB image `[H, W, 3]` uint8; return boxes xyxy in its pixels, labels (1..K) and scores, best first."""
+    traits = model.spec.traits
+    canvas, scale = letterbox(image, model.size_hw)
+    size = canvas.shape[:2]
+    pixels = (planes(canvas) - np.array(traits.mean, np.float32)[:, None, None]) / np.array(traits.std, np.float32)[:, None, None]
+    padded = torch.zeros(1, 3, *model.size_hw)
+    padded[0, :, : size[0], : size[1]] = torch.from_numpy(pixels.astype(np.float32))
+    with torch.inference_mode():
+        found = model.predict(padded, torch.tensor([size]))
+    arrays = [np.asarray(part)[0] for part in (found.boxes_xyxy, found.labels, found.scores)]
+    keep = (arrays[2] >= score) & (np.arange(len(arrays[2])) < int(np.asarray(found.count)[0]))
+    height, width = image.shape[:2]
+    boxes = np.clip(arrays[0][keep] / scale, 0, [width, height] * 2)
+    return boxes, arrays[1][keep], arrays[2][keep]

@@ -1,0 +1,122 @@
+"""summary.json and report_data.json: what came out of a run, in figures."""
+
+import platform
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+from jdnas import __version__
+from jdnas.data.batches import eval_batches
+from jdnas.data.images import read_image
+from jdnas.models.bound import materialize
+from jdnas.models.complexity import backbone_parameters, multiply_adds, parameters, per_part
+from jdnas.models.weights import State
+from jdnas.pipeline.context import Context, SizeHW
+from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
+from jdnas.search.analyses import capacities, gains_by_change
+from jdnas.search.history import History, Trial
+from jdnas.search.workshop import size_hw_from_key
+from jdnas.spec import DetectorSpec
+from jdnas.training.checkpoint import read_json
+
+PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "optuna", "numpy")
+SHOWN_SCORE = 0.3
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, jdnas and what it rests on."""
+    found = {"python": platform.python_version(), "jdnas": __version__, "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def model_figures(spec: DetectorSpec, size_hw: SizeHW, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return AP and complexity of one detector in the units of summary.json; latency is added where it was measured."""
+    return {
+        "ap": metrics["ap"], "ap50": metrics["ap50"], "flops_g": multiply_adds(spec, size_hw) / 1e9,
+        "params_m": parameters(spec) / 1e6, "size_hw": list(size_hw), "spec": spec.to_dict(),
+    }  # fmt: skip
+
+
+def describe_data(context: Context) -> dict[str, Any]:
+    """Return name, classes, counts, problems and fingerprints of the data set."""
+    train, val = context.train, context.val
+    return {
+        "name": context.config.data, "classes": list(train.classes), "train_images": len(train.records), "val_images": len(val.records),
+        "problems": {"train": dict(train.problems), "val": dict(val.problems)}, "fingerprint": [train.fingerprint, val.fingerprint],
+    }  # fmt: skip
+
+
+def trial_row(trial: Trial, winners: set[int]) -> dict[str, Any]:
+    """Return a trial as the report reads it."""
+    return {
+        "number": trial.number, "parent": trial.parent, "generation": trial.generation, "choice": trial.choice,
+        "action": trial.candidate.action, "student": trial.student.to_dict(), "teacher": trial.teacher.to_dict(),
+        "metrics": trial.metrics, "best_size": list(size_hw_from_key(trial.size)) if trial.size else None, "ap": trial.ap,
+        "cost": trial.cost, "score": trial.score, "seconds": trial.seconds, "images": trial.images, "state": trial.state,
+        "reason": trial.reason, "lineage": trial.number in winners,
+    }  # fmt: skip
+
+
+def report_data(context: Context, history: History, student: Trial) -> dict[str, Any]:
+    """Return what the report draws of the search."""
+    winners = {trial.number for trial in history.lineage(student.number)}
+    base_meta = read_json(context.folder.base.with_suffix(".json"))["meta"]
+    pool_meta = read_json(context.folder.pool.with_suffix(".json"))["meta"]
+    return {
+        "trials": [trial_row(trial, winners) for trial in history],
+        "cost_name": "latency_ms" if context.config.cost == "latency" else "multiply_adds",
+        "actions": gains_by_change(history),
+        "teacher_capacity": capacities(history, backbone_parameters, backbone_parameters),
+        "parts": {
+            "base": per_part(context.base_spec, context.base_size_hw),
+            "student": per_part(student.student, size_hw_from_key(student.size or "")),
+        },
+        "curves": {"base": base_meta["curve"], "pool": _joined([phase["curve"] for phase in pool_meta["phases"]])},
+    }  # fmt: skip
+
+
+def _joined(curves: list[list[list[float]]]) -> list[list[float]]:
+    joined: list[list[float]] = []
+    for curve in curves:
+        offset = joined[-1][0] if joined else 0
+        joined += [[offset + step, loss] for step, loss in curve]
+    return joined
+
+
+def draw_examples(context: Context, models: list[tuple[str, DetectorSpec, State, SizeHW]]) -> list[dict[str, str]]:
+    """Draw the validation images with the most objects: each model's detections beside the ground truth; return file and caption."""
+    records = context.val.records
+    chosen = sorted(range(len(records)), key=lambda i: (-len(set(records[i].labels.tolist())), -len(records[i].labels), i))
+    chosen = chosen[: context.config.example_images]
+    found = [_detect(context, spec, state, size, chosen) for _, spec, state, size in models]
+    examples = []
+    for place, index in enumerate(chosen):
+        record = records[index]
+        image = read_image(record.path)
+        panels = [draw_detections(image, *found[m][place], context.val.classes, height=360) for m in range(len(models))]
+        panels.append(draw_detections(image, record.boxes_xyxy, record.labels, None, context.val.classes, height=360))
+        path = context.folder.root / "report" / f"example_{place}.jpg"
+        write_jpeg(path, side_by_side(panels, [*(name for name, *_ in models), "ground truth"]))
+        examples.append({"file": str(path.relative_to(context.folder.root)), "caption": record.path.name})
+    return examples
+
+
+def _detect(context: Context, spec: DetectorSpec, state: State, size_hw: SizeHW, chosen: list[int]) -> list[tuple[Any, Any, Any]]:
+    detector, traits = materialize(spec, state), spec.traits
+    subset = replace(context.val, records=tuple(context.val.records[i] for i in chosen))
+    results = []
+    with torch.inference_mode():
+        for batch in eval_batches(subset, size_hw=size_hw, batch=1, mean=traits.mean, std=traits.std):
+            out = detector(batch.images, batch.sizes_hw)
+            keep = np.flatnonzero(out.scores[0].numpy() >= SHOWN_SCORE)
+            boxes = out.boxes_xyxy[0].numpy()[keep] / float(batch.scales[0])
+            results.append((boxes, out.labels[0].numpy()[keep], out.scores[0].numpy()[keep]))
+    return results

@@ -1,0 +1,75 @@
+"""Makes the search's candidates real: inherits weights, trains with the teacher, evaluates at every resolution."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jdnas.models.weights import State
+from jdnas.pipeline.context import Context
+from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.search.workshop import Candidate, Outcome, size_key
+from jdnas.spec import DetectorSpec
+from jdnas.student.actions import Action, ActionRules, sample_action
+from jdnas.student.inherit import evolve
+from jdnas.teacher.pool import TeacherPool
+from jdnas.training.checkpoint import load_detector, read_json, save_detector
+
+
+@dataclass(frozen=True)
+class StudentWorkshop:
+    """The workshop of a run (see `jdnas.search.workshop.Workshop`); everything in it is repeatable from the candidate."""
+
+    context: Context
+    pool: TeacherPool
+    rules: ActionRules
+    on_step: Callable[[int, float], None] | None = None
+
+    def sample_action(self, spec: DetectorSpec, rng: random.Random, generation: int) -> dict[str, Any] | None:
+        """Draw a legal action with the paper's preferences."""
+        action = sample_action(spec, rng, generation, self.rules)
+        return None if action is None else action.to_dict()
+
+    def mutate_teacher(self, teacher: DetectorSpec, rng: random.Random) -> DetectorSpec | None:
+        """Change one depth or width of the teacher within the pool's space."""
+        return self.pool.space.mutate(teacher, rng)
+
+    def _parent_state(self, candidate: Candidate) -> State:
+        stem = self.context.folder.base
+        if candidate.parent:
+            stem = self.context.folder.candidate(candidate.parent)
+        return load_detector(stem)[1]
+
+    def _inherited(self, candidate: Candidate) -> tuple[State, DetectorSpec]:
+        state = self._parent_state(candidate)
+        if candidate.action is None:
+            return state, candidate.origin
+        return evolve(state, candidate.origin, Action.from_dict(candidate.action), self.rules)
+
+    def evolve(self, candidate: Candidate) -> DetectorSpec:
+        """Apply the candidate's action to its parent and return the resulting spec."""
+        return self._inherited(candidate)[1]
+
+    def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
+        """Train the candidate with its teacher and evaluate it at every resolution; the base is only evaluated."""
+        context = self.context
+        state, images = self._inherited(candidate)[0], 0
+        if candidate.choice != "base":
+            settings = context.config.candidate_train
+            images_of = partial(context.calibration_images, context.config.pool.bn_images, settings.batch)
+            teacher = self.pool.extract(candidate.teacher, images_of, context.device)
+            state, report = train_detector(
+                context, student, state, settings, seed=candidate.seed, teacher=teacher, on_step=self.on_step
+            )  # fmt: skip
+            images = report.images
+        metrics = {size_key(size): evaluate_detector(context, student, state, size).to_dict() for size in context.sizes_hw}
+        stem = context.folder.candidate(candidate.number)
+        if candidate.choice != "base":
+            save_detector(stem, student, state, {"number": candidate.number, "metrics": metrics, "images": images})
+        return Outcome(metrics, images, {"student": str(stem.relative_to(context.folder.root))} if candidate.choice != "base" else {})
+
+
+def base_images(context: Context) -> int:
+    """Return how many images the base was trained on."""
+    return int(read_json(context.folder.base.with_suffix(".json"))["meta"]["images"])
