@@ -78,6 +78,8 @@ class ConvNorm(nn.Module):
 
 def init_conv_weights(module: nn.Module) -> None:
     """Draw He-normal convolution weights and neutral norms, as torchvision does for backbones trained from scratch."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return  # There is nothing to draw, and drawing it anyway takes most of the time of building without storage.
     for layer in module.modules():
         if isinstance(layer, Conv):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

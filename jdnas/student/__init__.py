@@ -1,0 +1,1 @@
+"""The student: its action space, and how weights are inherited through it."""

@@ -1,0 +1,164 @@
+"""The student's action space (Joint-DetNAS, section 3.1.2, Figure 3): what may be done to a spec, and which action to try.
+
+Nothing here touches weights; `jdnas.student.inherit` applies an action to a detector.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from jdnas.errors import ConfigError, unknown_name
+from jdnas.spec import DetectorSpec, Stage
+
+ActionKind = Literal["prune_layer", "prune_channels", "add_layer", "rearrange"]
+ACTION_KINDS: tuple[ActionKind, ...] = get_args(ActionKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One change of a student; -1 leaves a choice open.
+
+    prune_layer: the block of `stage` (-1: of any stage) at `position` (-1: the least important one). prune_channels: the
+    share `ratio` of all prunable channels. add_layer: an identity block in `stage` at `position` (-1: after the last).
+    rearrange: the block of `stage` at `position` (-1: the least important one) moves to the neighbour stage `target`.
+    """
+
+    kind: ActionKind
+    stage: int = -1
+    target: int = -1
+    position: int = -1
+    ratio: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "Action":
+        """Read what `to_dict` wrote; a ConfigError says what does not fit."""
+        if data.get("kind") not in ACTION_KINDS:
+            raise ConfigError(unknown_name("action", str(data.get("kind")), ACTION_KINDS))
+        try:
+            return Action(**data)
+        except TypeError as error:
+            raise ConfigError(f"malformed action: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRules:
+    """Which actions are legal and how likely each kind is.
+
+    Widths are pruned to multiples of `width_step` channels, never below `min_width`. `max_depths` has one entry per stage
+    (None: no ceiling). `early` and `late` weigh the kinds in the order of `ACTION_KINDS`; the weights move linearly from
+    `early` at generation 0 to `late` at generation `blend_generations`, since channel pruning gains most in early
+    generations and the finer actions in later ones (Joint-DetNAS, Figure 6). A generation is one accepted candidate.
+    """
+
+    width_step: int = 8
+    min_width: int = 8
+    min_depth: int = 1
+    max_depths: tuple[int, ...] | None = None
+    prune_ratios: tuple[float, ...] = (0.05, 0.1)
+    early: tuple[float, float, float, float] = (0.1, 0.7, 0.1, 0.1)
+    late: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
+    blend_generations: int = 20
+
+    def __post_init__(self) -> None:
+        if min(self.width_step, self.min_width, self.min_depth, self.blend_generations) < 1:
+            raise ConfigError("width_step, min_width, min_depth and blend_generations must be at least 1")
+        if not self.prune_ratios or not all(0 < ratio < 1 for ratio in self.prune_ratios):
+            raise ConfigError(f"prune_ratios must lie between 0 and 1, got {self.prune_ratios}")
+
+    def can_lose_block(self, spec: DetectorSpec, stage: int) -> bool:
+        """Tell whether a block of `stage` may go; a stage's first block always stays."""
+        return spec.stages[stage].depth > self.min_depth
+
+    def can_gain_block(self, spec: DetectorSpec, stage: int) -> bool:
+        """Tell whether `stage` may get one more block."""
+        return self.max_depths is None or spec.stages[stage].depth < self.max_depths[stage]
+
+    def narrower(self, width: int) -> int | None:
+        """Return the next width below `width`, or None at the floor."""
+        lower = (width - 1) // self.width_step * self.width_step
+        return lower if lower >= max(self.min_width, self.width_step) else None
+
+
+def rules_around(
+    base: DetectorSpec, *, width_step: int = 8, min_width: int = 8, prune_ratios: tuple[float, ...] = (0.05, 0.1), extra_depth: int = 2
+) -> ActionRules:
+    """Return rules whose depth ceiling is `extra_depth` blocks per stage above `base`."""
+    ceiling = tuple(depth + extra_depth for depth in base.depths)
+    return ActionRules(width_step=width_step, min_width=min_width, max_depths=ceiling, prune_ratios=prune_ratios)
+
+
+def prunable_widths(spec: DetectorSpec) -> dict[str, int]:
+    """Return the independent backbone widths of a spec: `s2` is the output of stage 2 and `s2.b1` the inner width of its block 1.
+
+    A stem that is tied to another width is not listed.
+    """
+    widths = {} if spec.traits.tied_stem else {"stem": spec.stem}
+    for i, stage in enumerate(spec.stages):
+        widths[f"s{i}"] = stage.width
+        inner = {f"s{i}.b{j}": width for j, width in enumerate(stage.inner)}
+        if i == 0 and spec.traits.first_block_unexpanded:
+            del inner["s0.b0"]
+        widths.update(inner)
+    return widths
+
+
+def with_widths(spec: DetectorSpec, widths: Mapping[str, int]) -> DetectorSpec:
+    """Return `spec` with some of its `prunable_widths` replaced; tied widths follow."""
+    unknown = set(widths) - set(prunable_widths(spec))
+    if unknown:
+        raise ConfigError(unknown_name("width", min(unknown), prunable_widths(spec)))
+    stages = [
+        Stage(widths.get(f"s{i}", stage.width), tuple(widths.get(f"s{i}.b{j}", width) for j, width in enumerate(stage.inner)))
+        for i, stage in enumerate(spec.stages)
+    ]
+    stem = stages[0].width if spec.traits.tied_stem else widths.get("stem", spec.stem)
+    if spec.traits.first_block_unexpanded:
+        stages[0] = Stage(stages[0].width, (stem, *stages[0].inner[1:]))
+    return replace(spec, stem=stem, stages=tuple(stages))
+
+
+def _legal(spec: DetectorSpec, rules: ActionRules) -> Iterator[Action]:
+    count = len(spec.stages)
+    shrinkable = [i for i in range(count) if rules.can_lose_block(spec, i)]
+    growable = [i for i in range(count) if rules.can_gain_block(spec, i)]
+    if shrinkable:
+        yield Action("prune_layer")
+    for stage in shrinkable:
+        yield Action("prune_layer", stage=stage)
+    if any(rules.narrower(width) for width in prunable_widths(spec).values()):
+        for ratio in rules.prune_ratios:
+            yield Action("prune_channels", ratio=ratio)
+    for stage in growable:
+        yield Action("add_layer", stage=stage)
+    for stage in shrinkable:
+        for target in (stage - 1, stage + 1):
+            if target in growable:
+                yield Action("rearrange", stage=stage, target=target)
+
+
+def legal_actions(spec: DetectorSpec, rules: ActionRules) -> list[Action]:
+    """Return all legal actions; which block or channel goes is left to its importance."""
+    return list(_legal(spec, rules))
+
+
+def kind_weights(generation: int, rules: ActionRules) -> dict[ActionKind, float]:
+    """Return how likely each kind of action is at a generation."""
+    late = min(max(generation / rules.blend_generations, 0.0), 1.0)
+    return {kind: (1 - late) * a + late * b for kind, a, b in zip(ACTION_KINDS, rules.early, rules.late, strict=True)}
+
+
+def sample_action(spec: DetectorSpec, rng: random.Random, generation: int, rules: ActionRules) -> Action | None:
+    """Draw a kind by its weight among those that are legal now, then one of its actions; None if nothing is legal."""
+    by_kind: dict[ActionKind, list[Action]] = {}
+    for action in _legal(spec, rules):
+        by_kind.setdefault(action.kind, []).append(action)
+    weights = {kind: weight for kind, weight in kind_weights(generation, rules).items() if kind in by_kind and weight > 0}
+    if not weights:
+        return None
+    kind = rng.choices(list(weights), list(weights.values()))[0]
+    return rng.choice(by_kind[kind])

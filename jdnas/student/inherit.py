@@ -1,0 +1,212 @@
+"""Weight inheritance: f_evolve of Joint-DetNAS, sections 3.1.2 and 3.3, from a student and an action to the next student.
+
+`decide` looks at the weights once and gives plain data; `transform` applies that to a state, `carry_along` to whatever else
+is kept per parameter, such as momentum.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from jdnas.errors import ConfigError
+from jdnas.models.weights import Place, State, block_prefix, carry, morph, residual_norms, same_places, shapes_of
+from jdnas.spec import DetectorSpec, Stage
+from jdnas.student.actions import Action, ActionRules, prunable_widths, with_widths
+from jdnas.student.importance import block_scores, channel_scores, prunable_axes
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What an action does to one student.
+
+    `kept`: channels that stay, for each named axis of `spec` that loses some. `places`: for each block of `target` that inherits
+    one of `spec`, which. `moved`: new and old place of a block whose overlapping slices start a new identity block.
+    """
+
+    spec: DetectorSpec
+    target: DetectorSpec
+    places: Mapping[Place, Place]
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    moved: tuple[Place, Place] | None = None
+    seed: int = 0
+
+
+def _without_block(spec: DetectorSpec, places: Mapping[Place, Place], gone: Place) -> tuple[DetectorSpec, dict[Place, Place]]:
+    stage, position = gone
+    inner = spec.stages[stage].inner
+    smaller = spec.with_stage(stage, Stage(spec.stages[stage].width, inner[:position] + inner[position + 1 :]))
+    shifted = {(i, j - (i == stage and j > position)): old for (i, j), old in places.items() if (i, j) != gone}
+    return smaller, shifted
+
+
+def _with_block(spec: DetectorSpec, places: Mapping[Place, Place], new: Place) -> tuple[DetectorSpec, dict[Place, Place]]:
+    stage, position = new
+    inner = spec.stages[stage].inner
+    larger = spec.with_stage(stage, Stage(spec.stages[stage].width, (*inner[:position], inner[-1], *inner[position:])))
+    return larger, {(i, j + (i == stage and j >= position)): old for (i, j), old in places.items()}
+
+
+def _illegal(action: Action, spec: DetectorSpec, why: str) -> ConfigError:
+    return ConfigError(f"{action.kind} is not legal for a student of depths {spec.depths}: {why}")
+
+
+def _check_stage(action: Action, spec: DetectorSpec, stage: int) -> None:
+    if not 0 <= stage < len(spec.stages):
+        raise _illegal(action, spec, f"there is no stage {stage}")
+
+
+def _block_to_remove(state: State, spec: DetectorSpec, action: Action, rules: ActionRules) -> Place:
+    if action.stage != -1:
+        _check_stage(action, spec, action.stage)
+    stages = [i for i in range(len(spec.stages)) if action.stage in (-1, i) and rules.can_lose_block(spec, i)]
+    scores = {
+        place: score for place, score in block_scores(state, spec).items() if place[0] in stages and action.position in (-1, place[1])
+    }
+    if not scores:
+        raise _illegal(action, spec, f"no block of stage {action.stage} at position {action.position} may be removed (-1: any)")
+    return min(scores, key=lambda place: (scores[place], place))
+
+
+def _place_to_insert(spec: DetectorSpec, action: Action, rules: ActionRules) -> Place:
+    _check_stage(action, spec, action.stage)
+    depth = spec.stages[action.stage].depth
+    position = depth if action.position == -1 else action.position
+    if not 1 <= position <= depth:
+        raise _illegal(action, spec, f"position {position} of stage {action.stage} is not in 1..{depth}")
+    if not rules.can_gain_block(spec, action.stage):
+        raise _illegal(action, spec, f"stage {action.stage} is at its maximum depth")
+    return action.stage, position
+
+
+def _decide_rearrange(state: State, spec: DetectorSpec, action: Action, rules: ActionRules, seed: int) -> Decision:
+    _check_stage(action, spec, action.stage)
+    _check_stage(action, spec, action.target)
+    if abs(action.target - action.stage) != 1:
+        raise _illegal(action, spec, f"stages {action.stage} and {action.target} are no neighbours")
+    if not rules.can_gain_block(spec, action.target):
+        raise _illegal(action, spec, f"stage {action.target} is at its maximum depth")
+    old = _block_to_remove(state, spec, action, rules)
+    # Where the blocks next to it work at the closest resolution: after the first block of a later stage, at the end of an earlier one.
+    new = (action.target, 1 if action.target > action.stage else spec.stages[action.target].depth)
+    smaller, places = _without_block(spec, same_places(spec), old)
+    target, places = _with_block(smaller, places, new)
+    return Decision(spec, target, places, moved=(new, old), seed=seed)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Channels that go together: of each axis of one width, `count` of its least important ones that are left."""
+
+    score: float
+    order: tuple[int, int]
+    width: str
+    count: int
+    axes: int
+
+
+def _units(rankings: Mapping[str, list[Tensor]], scores: Mapping[str, list[Tensor]], rules: ActionRules) -> list[_Unit]:
+    """Split every width, from its least important channels on, into the steps that may be removed."""
+    units = []
+    for rank, (width, orders) in enumerate(rankings.items()):
+        left = len(orders[0])
+        while (lower := rules.narrower(left)) is not None:
+            start = len(orders[0]) - left
+            means = [float(s[o[start : start + left - lower]].mean()) for s, o in zip(scores[width], orders, strict=True)]
+            units.append(_Unit(sum(means) / len(means), (rank, start), width, left - lower, len(orders)))
+            left = lower
+    return sorted(units, key=lambda unit: (unit.score, unit.order))
+
+
+def _choose(units: list[_Unit], goal: float) -> dict[str, int]:
+    """Return how many channels each width loses so that the sum comes closest to `goal`; at least one unit goes."""
+    removed, loses = 0, dict[str, int]()
+    for unit in units:
+        size = unit.count * unit.axes
+        if removed and removed + size / 2 > goal:
+            break
+        removed += size
+        loses[unit.width] = loses.get(unit.width, 0) + unit.count
+    return loses
+
+
+def _decide_channels(state: State, spec: DetectorSpec, action: Action, rules: ActionRules) -> Decision:
+    if not 0 < action.ratio < 1:
+        raise _illegal(action, spec, f"ratio {action.ratio} is not between 0 and 1")
+    by_axis, axes = channel_scores(state, spec), prunable_axes(spec)
+    scores = {width: [by_axis[axis] for axis in axes[width]] for width in prunable_widths(spec)}
+    rankings = {width: [torch.argsort(s, stable=True) for s in group] for width, group in scores.items()}
+    total = sum(len(s) for group in scores.values() for s in group)
+    loses = _choose(_units(rankings, scores, rules), action.ratio * total)
+    if not loses:
+        raise _illegal(action, spec, f"every width is at its minimum of {max(rules.min_width, rules.width_step)} channels")
+    kept = {
+        axis: tuple(order[loses[width] :].sort().values.tolist())
+        for width in loses
+        for axis, order in zip(axes[width], rankings[width], strict=True)
+    }
+    widths = {width: spec_width - loses.get(width, 0) for width, spec_width in prunable_widths(spec).items()}
+    return Decision(spec, with_widths(spec, widths), same_places(spec), kept=kept)
+
+
+def decide(state: State, spec: DetectorSpec, action: Action, rules: ActionRules, *, seed: int = 0) -> Decision:
+    """Return what `action` does to a student; a ConfigError says why an action is not legal.
+
+    `seed` is for the fresh weights of new blocks. Channel pruning removes the channels that rank lowest over all prunable axes, in
+    steps of the target's width step, as close to the ratio as steps and minimum widths allow.
+    """
+    if action.kind == "prune_channels":
+        return _decide_channels(state, spec, action, rules)
+    if action.kind == "rearrange":
+        return _decide_rearrange(state, spec, action, rules, seed)
+    if action.kind == "add_layer":
+        target, places = _with_block(spec, same_places(spec), _place_to_insert(spec, action, rules))
+        return Decision(spec, target, places, seed=seed)
+    target, places = _without_block(spec, same_places(spec), _block_to_remove(state, spec, action, rules))
+    return Decision(spec, target, places)
+
+
+def _tensors(kept: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    return {axis: torch.tensor(channels) for axis, channels in kept.items()}
+
+
+def _overlay(new: Tensor, old: Tensor) -> None:
+    """Copy what overlaps: the first channels, and kernels by their centres, with zeros around a smaller kernel."""
+    for dim, (have, need) in enumerate(zip(old.shape, new.shape, strict=True)):
+        size = min(have, need)
+        if dim >= 2:
+            if need > have:
+                new.zero_()
+            new, old = new.narrow(dim, (need - size) // 2, size), old.narrow(dim, (have - size) // 2, size)
+        else:
+            new, old = new.narrow(dim, 0, size), old.narrow(dim, 0, size)
+    new.copy_(old)
+
+
+def transform(state: State, decision: Decision) -> State:
+    """Return the weights of `decision.target`, inherited from `state`; a copy that takes the memory of the new student."""
+    target = decision.target
+    result = morph(state, decision.spec, target, kept=_tensors(decision.kept), places=decision.places, seed=decision.seed)
+    if decision.moved is not None:
+        new, old = (block_prefix(place) for place in decision.moved)
+        silent = residual_norms(target)[decision.moved[0]]
+        for name in shapes_of(target):
+            source = old + name.removeprefix(new)
+            if name.startswith(new) and source in state and name not in (f"{silent}.weight", f"{silent}.bias"):
+                _overlay(result[name], state[source])
+    return result
+
+
+def carry_along(tensors: State, decision: Decision) -> State:
+    """Take per-parameter tensors by name, such as momentum, through a decision; blocks that are new have none."""
+    return carry(tensors, decision.spec, decision.target, kept=_tensors(decision.kept), places=decision.places)
+
+
+def evolve(state: State, spec: DetectorSpec, action: Action, rules: ActionRules, *, seed: int = 0) -> tuple[State, DetectorSpec]:
+    """Apply an action to a student: weights that stay are inherited and new blocks start as identities.
+
+    Deterministic in its arguments; `state` is left as it is. A ConfigError says why an action is not legal.
+    """
+    decision = decide(state, spec, action, rules, seed=seed)
+    return transform(state, decision), decision.target

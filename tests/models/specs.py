@@ -1,0 +1,116 @@
+"""Random small detectors for property tests."""
+
+from dataclasses import replace
+
+import torch
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from jdnas.models.detector import Detector, build, call_with
+from jdnas.models.weights import State, meta_detector
+from jdnas.spec import FAMILIES, DetectorSpec, Head, Stage
+
+SIZE_HW = (64, 96)
+TINY_HEAD = Head(
+    width=12, rpn_width=6, anchor_sizes=(8, 16, 32, 64, 128), candidates=20, proposals=8, train_candidates=20, train_proposals=12,
+    detections=6, roi_samples=8, anchor_samples=16,
+)  # fmt: skip
+# Without shrinking: the specs are small already, and an example costs a few tenths of a second.
+QUICK = settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+
+
+def tie(spec: DetectorSpec, stages: list[Stage], stem: int) -> DetectorSpec:
+    """Return `spec` with other backbone widths, made to obey the family's ties."""
+    if spec.traits.tied_stem:
+        stem = stages[0].width
+    if spec.traits.first_block_unexpanded:
+        stages = [Stage(stages[0].width, (stem, *stages[0].inner[1:])), *stages[1:]]
+    return replace(spec, stem=stem, stages=tuple(stages))
+
+
+def plain_spec(family: str, width: int = 4, depth: int = 2) -> DetectorSpec:
+    """Return a spec whose backbone widths and depths are all the same."""
+    stages = (Stage(width, (width,) * depth),) * len(FAMILIES[family].strides)
+    return DetectorSpec(family, width, stages, 2, neck=6, head=TINY_HEAD)
+
+
+@st.composite
+def specs(draw: st.DrawFn, *, widths: tuple[int, ...] = (2, 4, 6, 8), max_depth: int = 3) -> DetectorSpec:
+    """Draw a spec of any family whose widths and depths are independent of each other."""
+    family = draw(st.sampled_from(sorted(FAMILIES)))
+    width = st.sampled_from(widths)
+    deepest = min(max_depth, 2) if family == "efficientnet_lite" else max_depth
+    stages = [Stage(draw(width), tuple(draw(st.lists(width, min_size=1, max_size=deepest)))) for _ in FAMILIES[family].strides]
+    head = replace(TINY_HEAD, width=draw(st.sampled_from((6, 12))), rpn_width=draw(width))
+    spec = replace(plain_spec(family), neck=draw(width), head=head, num_classes=draw(st.integers(1, 3)))
+    return tie(spec, stages, draw(width))
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[DetectorSpec, DetectorSpec]:
+    """Draw a larger spec and one that can be cut out of it."""
+    large = draw(specs())
+
+    def lower(width: int) -> int:
+        return draw(st.integers(1, width))
+
+    stages = [Stage(lower(s.width), tuple(lower(w) for w in s.inner[: lower(s.depth)])) for s in large.stages]
+    head = replace(large.head, width=lower(large.head.width), rpn_width=lower(large.head.rpn_width))
+    return large, tie(replace(large, neck=lower(large.neck), head=head), stages, lower(large.stem))
+
+
+def random_state(spec: DetectorSpec, seed: int = 0) -> State:
+    """Return the state of a detector whose norms look trained: no two gammas equal, statistics that are not neutral."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        state = build(spec).state_dict()
+        for name, tensor in state.items():
+            if name.endswith(("norm.weight", "running_var")):
+                tensor.uniform_(0.5, 1.5)
+            elif name.endswith(("bias", "running_mean")):
+                tensor.normal_(std=0.1)
+    return state
+
+
+def images(count: int = 2, seed: int = 0) -> Tensor:
+    """Return normalized noise `[count, 3, *SIZE_HW]`."""
+    return torch.randn(count, 3, *SIZE_HW, generator=torch.Generator().manual_seed(seed))
+
+
+def loaded(spec: DetectorSpec, state: State) -> Detector:
+    """Return a plain module with a copy of `state`, loaded strictly, in evaluation mode."""
+    detector = build(spec)
+    detector.load_state_dict(state)
+    return detector.eval()
+
+
+BOXES = torch.tensor([[[0.0, 0.0, 40.0, 30.0], [10.0, 20.0, 90.0, 60.0]]]).expand(2, -1, -1)
+
+
+@torch.no_grad()
+def outputs(spec: DetectorSpec, state: State) -> list[Tensor]:
+    """Return everything the network computes, elastically: P2..P6, RPN logits and deltas, class logits and box deltas."""
+    detector = meta_detector(spec).eval()
+    pyramid = call_with(detector, state, "features", images())
+    rpn = call_with(detector.rpn, {n.removeprefix("rpn."): t for n, t in state.items() if n.startswith("rpn.")}, "forward", pyramid)
+    pooled = detector.roi_features(pyramid, BOXES)
+    head = call_with(detector.box_head, {n.removeprefix("box_head."): t for n, t in state.items() if "box_head." in n}, "forward", pooled)
+    return [*pyramid, rpn.objectness, rpn.deltas, *head]
+
+
+@torch.no_grad()
+def plain_outputs(detector: Detector) -> list[Tensor]:
+    """Return the same of a plain module."""
+    pyramid = detector.features(images())
+    rpn = detector.rpn(pyramid)
+    return [*pyramid, rpn.objectness, rpn.deltas, *detector.box_head(detector.roi_features(pyramid, BOXES))]
+
+
+def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    """Return the largest difference of two outputs, relative to the size of each tensor; new channels of ours are not compared."""
+    worst = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        a = a[:, : b.shape[1]]
+        worst = max(worst, float((a - b).abs().max()) / max(float(b.abs().max()), 1e-3))
+    return worst

@@ -1,0 +1,101 @@
+from math import prod
+
+import pytest
+import torch
+from hypothesis import given
+from torch import nn
+
+from jdnas.models.complexity import backbone_multiply_adds, backbone_parameters, layers, multiply_adds, parameters, per_part
+from jdnas.models.detector import Detector, build
+from jdnas.presets import NAMES, preset
+from jdnas.spec import DetectorSpec
+from tests.models.specs import QUICK, SIZE_HW, specs
+
+GIGA = 1e9
+
+
+def counted(detector: Detector, size_hw: tuple[int, int]) -> dict[str, int]:
+    """Run the network on one image and count multiply-adds per layer from the shapes that hooks see."""
+    counts: dict[str, int] = {}
+
+    def hook(name: str, module: nn.Conv2d | nn.Linear, output: torch.Tensor) -> None:
+        counts[name] = counts.get(name, 0) + output.numel() * prod(module.weight.shape[1:])
+
+    for name, module in detector.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda module, _, output, name=name: hook(name, module, output))
+    device = next(detector.parameters()).device
+    with torch.no_grad():
+        pyramid = detector.features(torch.zeros(1, 3, *size_hw, device=device))
+        for level in pyramid:
+            hidden = detector.rpn.conv(level)
+            detector.rpn.objectness(hidden)
+            detector.rpn.deltas(hidden)
+        detector.box_head(torch.zeros(1, detector.spec.head.proposals, detector.spec.neck, 7, 7, device=device))
+    return counts
+
+
+def table(spec: DetectorSpec, size_hw: tuple[int, int]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for layer in layers(spec, size_hw):
+        name = layer.name if layer.part in ("neck", "rpn", "roi") else f"{layer.name}.conv"
+        counts[name] = counts.get(name, 0) + layer.multiply_adds
+    return counts
+
+
+@QUICK
+@given(specs())
+def test_every_layer_equals_what_hooks_count(spec: DetectorSpec) -> None:
+    assert table(spec, SIZE_HW) == counted(build(spec, device="meta").eval(), SIZE_HW)
+
+
+@pytest.mark.parametrize("size_hw", [(800, 1333), (75, 101)])
+@pytest.mark.parametrize("name", ["r18", "r50"])
+def test_odd_sizes_equal_what_hooks_count(name: str, size_hw: tuple[int, int]) -> None:
+    spec = preset(name, 80)
+    assert table(spec, size_hw) == counted(build(spec, device="meta").eval(), size_hw)
+
+
+@QUICK
+@given(specs())
+def test_parameters_equal_those_of_the_module(spec: DetectorSpec) -> None:
+    detector = build(spec, device="meta")
+    assert parameters(spec) == sum(p.numel() for p in detector.parameters())
+    assert backbone_parameters(spec) == sum(p.numel() for p in detector.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_presets_equal_their_modules(name: str) -> None:
+    spec = preset(name, 20)
+    detector = build(spec, device="meta").eval()
+    assert parameters(spec) == sum(p.numel() for p in detector.parameters())
+    assert table(spec, (256, 320)) == counted(detector, (256, 320))
+
+
+@pytest.mark.parametrize(("name", "giga"), [("r18", 160.5), ("r50", 215.8), ("r101", 295.7)])
+def test_whole_detectors_match_the_paper(name: str, giga: float) -> None:
+    """Joint-DetNAS, Table 4: input 1333 x 800, 80 classes, 1000 proposals."""
+    assert multiply_adds(preset(name, 80), (800, 1333)) / GIGA == pytest.approx(giga, rel=0.015)
+
+
+@pytest.mark.parametrize(("name", "giga"), [("r50", 84.1), ("r101", 160.2)])
+def test_backbones_match_the_paper(name: str, giga: float) -> None:
+    """Joint-DetNAS, Table 2; its figures fit an input of 1280 x 800."""
+    assert backbone_multiply_adds(preset(name, 80), (800, 1280)) / GIGA == pytest.approx(giga, rel=0.015)
+
+
+@QUICK
+@given(specs())
+def test_parts_sum_to_the_whole(spec: DetectorSpec) -> None:
+    parts = per_part(spec, SIZE_HW)
+    stages = {f"backbone.s{i}" for i in range(len(spec.stages))}
+    assert set(parts) == {"backbone.stem", *stages, "neck", "rpn", "roi"}
+    assert sum(parts.values()) == multiply_adds(spec, SIZE_HW)
+    assert sum(count for part, count in parts.items() if part.startswith("backbone")) == backbone_multiply_adds(spec, SIZE_HW)
+
+
+def test_a_layer_worked_by_hand() -> None:
+    stem = layers(preset("r50", 80), (64, 96))[0]
+    assert (stem.name, stem.height, stem.width, stem.kernel, stem.in_width, stem.out_width) == ("backbone.stem", 32, 48, 7, 3, 64)
+    assert stem.multiply_adds == 32 * 48 * 7 * 7 * 3 * 64
+    assert stem.parameters == 7 * 7 * 3 * 64 + 2 * 64

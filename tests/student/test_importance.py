@@ -1,0 +1,114 @@
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+
+from jdnas.models.weights import State, shapes_of
+from jdnas.spec import FAMILIES, DetectorSpec, Stage
+from jdnas.student.actions import prunable_widths
+from jdnas.student.importance import block_scores, channel_scores, prunable_axes, prunable_gammas
+from tests.models.specs import QUICK, plain_spec, random_state, specs
+
+
+def _with_equal_gammas(spec: DetectorSpec) -> State:
+    state = random_state(spec)
+    for name in prunable_gammas(spec):
+        state[name].fill_(1.0)
+    return state
+
+
+@QUICK
+@given(specs())
+def test_penalized_gammas_are_those_of_the_backbone(spec: DetectorSpec) -> None:
+    names = prunable_gammas(spec)
+    assert len(names) == len(set(names))
+    assert set(names) == {name for name in shapes_of(spec) if name.startswith("backbone.") and name.endswith("norm.weight")}
+
+
+@QUICK
+@given(specs())
+def test_prunable_axes_are_the_prunable_widths_of_the_spec(spec: DetectorSpec) -> None:
+    axes, widths = prunable_axes(spec), prunable_widths(spec)
+    assert axes.keys() == widths.keys()
+    scores = channel_scores(random_state(spec), spec)
+    assert {axis for group in axes.values() for axis in group} == scores.keys()
+    assert all(len(scores[axis]) == widths[width] for width, group in axes.items() for axis in group)
+    assert {len(group) for width, group in axes.items() if ".b" in width} == {2 if spec.traits.block == "bottleneck" else 1}
+
+
+@QUICK
+@given(specs())
+def test_scores_are_one_on_average_in_every_axis(spec: DetectorSpec) -> None:
+    for scores in channel_scores(random_state(spec), spec).values():
+        assert scores.mean().item() == pytest.approx(1.0) or len(scores) == 1
+
+
+def test_scores_worked_by_hand() -> None:
+    spec = plain_spec("resnet_basic", width=2, depth=1)
+    state = random_state(spec)
+    state["backbone.stages.1.0.conv1.norm.weight"] = torch.tensor([3.0, -1.0])
+    state["backbone.stages.1.0.conv2.norm.weight"] = torch.tensor([1.0, 3.0])
+    state["backbone.stages.1.0.shortcut.norm.weight"] = torch.tensor([50.0, 50.0])
+    scores = channel_scores(state, spec)
+    assert scores["s1.b0"].tolist() == [1.5, 0.5]
+    assert scores["s1"].tolist() == [0.5, 1.5], "a norm of equal gammas must not vote"
+    state["backbone.stages.1.0.shortcut.norm.weight"] = torch.tensor([300.0, 100.0])
+    assert channel_scores(state, spec)["s1"].tolist() == [1.0, 1.0], "a norm's scale must not count"
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_scale_of_a_norm_favours_nobody(family: str) -> None:
+    spec = plain_spec(family)
+    state = random_state(spec)
+    before = channel_scores(state, spec)
+    state[prunable_gammas(spec)[3]] *= 1000
+    after = channel_scores(state, spec)
+    assert all(torch.allclose(before[axis], after[axis]) for axis in before)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_unusable_gammas_fall_back_to_weights_with_a_warning(family: str) -> None:
+    spec = plain_spec(family)
+    state = _with_equal_gammas(spec)
+    weight = state["backbone.stages.1.1.conv1.conv.weight" if family != "efficientnet_lite" else "backbone.stages.1.1.expand.conv.weight"]
+    weight[2] *= 0.01
+    with pytest.warns(UserWarning, match="ranked by the L1 norm"):
+        scores = channel_scores(state, spec)
+    axis = {"resnet_basic": "s1.b1", "resnet_bottleneck": "s1.b1.a", "efficientnet_lite": "s1.b1"}[family]
+    assert scores[axis].argmin() == 2
+
+
+def test_gammas_that_are_not_finite_do_not_vote() -> None:
+    spec = plain_spec("resnet_basic")
+    state = random_state(spec)
+    state["backbone.stages.2.1.conv1.norm.weight"][1] = float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = channel_scores(state, spec)
+    assert scores["s2.b1"].eq(1).all()
+    assert all(s.isfinite().all() for s in scores.values())
+
+
+@QUICK
+@given(specs())
+def test_every_block_but_the_first_of_a_stage_has_a_score(spec: DetectorSpec) -> None:
+    scores = block_scores(random_state(spec), spec)
+    assert scores.keys() == {(i, j) for i, depth in enumerate(spec.depths) for j in range(1, depth)}
+    assert all(score > 0 for score in scores.values())
+
+
+def test_small_weights_make_a_block_unimportant() -> None:
+    spec = plain_spec("resnet_bottleneck", depth=3)
+    state = random_state(spec)
+    for name, tensor in state.items():
+        if name.startswith("backbone.stages.2.1.") and name.endswith("conv.weight"):
+            tensor *= 0.1
+    scores = block_scores(state, spec)
+    assert min(scores, key=lambda place: scores[place]) == (2, 1)
+
+
+def test_wide_stages_are_not_taken_for_unimportant() -> None:
+    wide = plain_spec("resnet_basic", width=4).with_stage(3, Stage(64, (64, 64)))
+    scores = block_scores(random_state(wide), wide)
+    assert scores[3, 1] == pytest.approx(scores[1, 1], rel=0.3)
