@@ -98,5 +98,7 @@ def block_scores(state: State, spec: DetectorSpec) -> dict[Place, float]:
         for j in range(1, depth):
             prefix = block_prefix((i, j))
             weights = [w.detach() for name, w in state.items() if name.startswith(prefix) and name.endswith(".conv.weight")]
-            scores[i, j] = sum(float(w.double().abs().mean()) * w[0].numel() ** 0.5 for w in weights) / len(weights)
+            scores[i, j] = sum(float(torch.linalg.vector_norm(w.float(), 1)) / w.numel() * w[0].numel() ** 0.5 for w in weights) / len(
+                weights
+            )
     return scores
