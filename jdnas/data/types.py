@@ -1,6 +1,6 @@
 """What the data part hands to training and evaluation."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -28,3 +28,7 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on `device`."""
         return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def channels_last(self) -> "Batch":
+        """Return the batch with its images in channels-last memory, which convolutions on CPUs and GPUs run faster on."""
+        return replace(self, images=self.images.contiguous(memory_format=torch.channels_last))

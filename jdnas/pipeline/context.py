@@ -22,6 +22,7 @@ from jdnas.spec import DetectorSpec, Head
 
 SizeHW = tuple[int, int]
 STRIDE = 32
+BOTH_ORIENTATIONS = 0.1  # share of the rarer orientation from which a square canvas pays
 SHAPES = "shapes"
 PRETRAINED = frozenset({"lite0"})
 
@@ -76,16 +77,17 @@ def _round_up(pixels: float) -> int:
 def canvas_sizes(data: DetectionSet, long_sides: tuple[int, ...]) -> tuple[SizeHW, ...]:
     """Return the canvases for `long_sides` that suit a data set: its usual orientation, square where both are common.
 
-    Long sides above those of the images are capped, since enlarging adds computation and no detail.
+    Where the largest exceeds the images, all are reduced in proportion, since enlarging adds computation and no detail.
     """
     usual = median(max(record.height, record.width) for record in data.records)
     tall = sum(record.height > record.width for record in data.records) / len(data.records)
     wide = sum(record.width > record.height for record in data.records) / len(data.records)
     ratio = median(min(r.height, r.width) / max(r.height, r.width) for r in data.records)
-    short = 1.0 if min(tall, wide) > 0.1 else ratio
+    short = 1.0 if min(tall, wide) > BOTH_ORIENTATIONS else ratio
+    reduction = min(1.0, _round_up(usual) / max(long_sides))
     sizes = set()
     for long_side in long_sides:
-        side = min(_round_up(long_side), _round_up(usual))
+        side = _round_up(long_side * reduction)
         other = _round_up(side * short)
         sizes.add((side, other) if tall > wide else (other, side))
     return tuple(sorted(sizes, key=lambda size: size[0] * size[1]))

@@ -115,7 +115,7 @@ def fit(
     saved_at, started, in_a_row = time.monotonic(), time.monotonic() - report.seconds, 0
     stream = batches(report.steps) if report.steps < steps else iter(())
     while report.steps < steps:
-        batch = next(stream).to(device)
+        batch = next(stream).to(device).channels_last()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(report.steps, steps, settings)
         loss = _step(loss_of, batch, report.steps, optimizer, parameters, settings)
