@@ -1,1 +1,1 @@
-"""Latency of detectors on target devices: measured, tabulated and predicted."""
+"""Measured latency: targets, tables of fused blocks, a predictor and an FPS report."""

@@ -36,12 +36,8 @@ def test_bound_call_runs_like_run(tiny):
         runner.bind(*_feeds(tiny))()
         assert runner.runtime.threads == 1
         outputs = runner.run(*_feeds(tiny))
-    assert {name: array.shape for name, array in outputs.items()} == {
-        "boxes": (2, 20, 4),
-        "scores": (2, 20),
-        "labels": (2, 20),
-        "count": (2,),
-    }
+    shapes = {name: array.shape for name, array in outputs.items()}
+    assert shapes == {"boxes": (2, 20, 4), "scores": (2, 20), "labels": (2, 20), "count": (2,)}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])

@@ -1,0 +1,86 @@
+"""What a detector costs is the sum of its fused blocks: which blocks a spec runs, and what their time depends on.
+
+A block is a family and its sizes. Families of layers are named like `conv 3x3/2`; their sizes are (reads, writes, output
+height, output width, rows), where rows is the number of vectors that a fully connected layer maps. The family `rest` is all
+that is neither convolution nor fully connected layer: proposals, NMS, RoIAlign, decoding and what glues the layers.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jdnas.models.complexity import layers
+from jdnas.spec import ROI_SIZE, DetectorSpec
+
+REST = "rest"
+SizeHW = tuple[int, int]
+_SAMPLES_PER_BIN = 4
+_LEVEL_STRIDES = (4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Block:
+    """A unit whose latency is measured: a family and the sizes that its time depends on."""
+
+    family: str
+    sizes: tuple[int, ...]
+
+
+def layer_family(kind: str, kernel: int, stride: int) -> str:
+    """Return the name of a family of layers."""
+    return kind if kind == "linear" else f"{kind} {kernel}x{kernel}/{stride}"
+
+
+def kernel_and_stride(family: str) -> tuple[int, int]:
+    """Return kernel and stride of a family of convolutions; (1, 1) for fully connected layers."""
+    if family == "linear":
+        return 1, 1
+    sides, stride = family.split(" ")[1].split("/")
+    return int(sides.split("x")[0]), int(stride)
+
+
+def rest_block(spec: DetectorSpec, size_hw: SizeHW) -> Block:
+    """Return the block that stands for everything that is not a layer with weights."""
+    head = spec.head
+    return Block(REST, (*size_hw, head.candidates, head.proposals, head.detections, spec.neck, spec.num_classes))
+
+
+@lru_cache(maxsize=4096)
+def blocks_of(spec: DetectorSpec, size_hw: SizeHW) -> tuple[tuple[Block, int], ...]:
+    """Return every block that inference on one image of `size_hw` runs, with how often it runs."""
+    counts = Counter(
+        Block(layer_family(c.kind, c.kernel, c.stride), (c.in_width, c.out_width, c.height, c.width, c.calls))
+        for c in layers(spec, size_hw)
+    )
+    counts[rest_block(spec, size_hw)] += 1
+    return tuple(counts.items())
+
+
+def rounded(width: int, step: int) -> int:
+    """Return the width that a runtime computing `step` channels at a time pays for; images (3 channels) stay as they are."""
+    return width if width <= 3 else -(-width // step) * step
+
+
+def layer_features(family: str, sizes: tuple[int, ...], step: int) -> tuple[float, ...]:
+    """Return what the time of a layer grows with: 1, multiply-adds, activations read and written, weights read."""
+    kernel, stride = kernel_and_stride(family)
+    reads, writes, height, width, rows = sizes
+    reads, writes, positions = rounded(reads, step), rounded(writes, step), height * width * rows
+    fan_in = kernel**2 * (1 if family.startswith("depthwise") else reads)
+    return 1.0, float(positions * fan_in * writes), float(positions * (stride**2 * reads + writes)), float(fan_in * writes)
+
+
+def rest_features(family: str, sizes: tuple[int, ...], step: int) -> tuple[float, ...]:
+    """Return what the time of the rest grows with: 1, anchors, NMS pairs, RoI samples, pyramid entries, box decoding."""
+    height, width, candidates, proposals, detections, neck, classes = sizes
+    anchors = [3 * -(-height // stride) * -(-width // stride) for stride in _LEVEL_STRIDES]
+    pairs = sum(min(candidates, count) ** 2 for count in anchors)
+    samples = proposals * ROI_SIZE**2 * _SAMPLES_PER_BIN * rounded(neck, step)
+    return (1.0, float(sum(anchors)), float(pairs), float(samples), float(sum(anchors) * rounded(neck, step)),
+            float(proposals * (classes + 1)))  # fmt: skip
+
+
+def features_of(family: str) -> Callable[[str, tuple[int, ...], int], tuple[float, ...]]:
+    """Return the feature function of a family."""
+    return rest_features if family == REST else layer_features

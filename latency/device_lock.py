@@ -1,0 +1,33 @@
+"""Two measurements on one device never overlap."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from jdnas.errors import TargetError
+
+DEFAULT_TIMEOUT_S = 600.0
+
+
+@contextmanager
+def exclusive_device(runtime: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
+    """Hold the device that `runtime` runs on; TargetError with the owner's process id if it stays taken for `timeout_s`."""
+    device = "cpu" if runtime == "ort-cpu" else "gpu"
+    path = Path(tempfile.gettempdir()) / f"jdnas-measuring-{device}.lock"
+    owner = path.with_suffix(".owner")
+    lock = FileLock(path, mode=0o666)
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout as error:
+        who = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown"
+        raise TargetError(f"another measurement (process {who}) holds the {device} for more than {timeout_s:g} s; wait for it") from error
+    try:
+        owner.write_text(str(os.getpid()), encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

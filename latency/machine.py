@@ -1,0 +1,35 @@
+"""What a measurement was taken on."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jdnas
+from export.ort_session import RuntimeInfo
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the system gives it."""
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        names = [line.split(":", 1)[1].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def provenance(info: RuntimeInfo) -> dict[str, Any]:
+    """Return device, runtime version, threads, date, jdnas version and how busy the machine was."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "runtime_version": info.version,
+        "provider": info.provider,
+        "threads": info.threads,
+        "jdnas": jdnas.__version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }

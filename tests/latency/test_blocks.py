@@ -1,0 +1,48 @@
+import numpy as np
+import onnx
+import pytest
+
+from export.ort_session import OrtSession
+from jdnas.models.complexity import layers
+from latency.block_graphs import layer_graph
+from latency.blocks import REST, Block, blocks_of, layer_features, rounded
+
+
+def test_every_layer_and_one_rest(spec):
+    counts = dict(blocks_of(spec, (64, 96)))
+    assert sum(counts.values()) == len(layers(spec, (64, 96))) + 1
+    assert counts[Block(REST, (64, 96, 50, 50, 100, 32, 3))] == 1
+    assert counts[Block("linear", (64, 64, 1, 1, 50))] == 1
+    assert Block("conv 7x7/2", (3, 16, 32, 48, 1)) in counts
+
+
+def test_features_by_hand():
+    # 3x3, 4 -> 6 channels, 5x7 output, stride 2: 35 positions.
+    assert layer_features("conv 3x3/2", (4, 6, 5, 7, 1), 1) == (1, 35 * 9 * 4 * 6, 35 * (4 * 4 + 6), 9 * 4 * 6)
+    assert layer_features("depthwise 3x3/1", (6, 6, 5, 7, 1), 1) == (1, 35 * 9 * 6, 35 * 12, 9 * 6)
+    assert layer_features("linear", (4, 6, 1, 1, 10), 8) == (1, 10 * 64, 10 * 16, 64)
+
+
+def test_rounded_width():
+    assert [rounded(width, 8) for width in (3, 7, 8, 9)] == [3, 8, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("block", "shape"),
+    [
+        (Block("conv 3x3/2", (8, 16, 5, 6, 1)), (1, 16, 5, 6)),
+        (Block("conv 7x7/2", (3, 8, 6, 6, 1)), (1, 8, 6, 6)),
+        (Block("conv 1x1/2", (8, 8, 3, 3, 1)), (1, 8, 3, 3)),
+        (Block("depthwise 5x5/2", (8, 8, 4, 4, 1)), (1, 8, 4, 4)),
+        (Block("depthwise 3x3/1", (8, 8, 4, 4, 1)), (1, 8, 4, 4)),
+        (Block("linear", (12, 5, 1, 1, 7)), (7, 5)),
+    ],
+)
+def test_graphs_run_and_have_the_blocks_shape(block, shape):
+    model, feeds = layer_graph(block, copies=3)
+    onnx.checker.check_model(model, full_check=True)
+    (output,) = OrtSession(model.SerializeToString(), threads=1).run(feeds).values()
+    assert output.shape == shape
+    assert np.isfinite(output).all()
+    assert output.max() > 0
+    assert sum(node.op_type in ("Conv", "Gemm") for node in model.graph.node) == 3
