@@ -1,11 +1,12 @@
 """Random small detectors for property tests."""
 
 from dataclasses import replace
+from math import prod
 
 import torch
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from jdnas.models.detector import Detector, build, call_with
 from jdnas.models.weights import State, meta_detector
@@ -114,3 +115,24 @@ def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
         a = a[:, : b.shape[1]]
         worst = max(worst, float((a - b).abs().max()) / max(float(b.abs().max()), 1e-3))
     return worst
+
+
+def counted(detector: Detector, size_hw: tuple[int, int]) -> dict[str, int]:
+    """Run the network on one image and count multiply-adds per layer from the shapes that hooks see."""
+    counts: dict[str, int] = {}
+
+    def hook(name: str, module: nn.Conv2d | nn.Linear, output: Tensor) -> None:
+        counts[name] = counts.get(name, 0) + output.numel() * prod(module.weight.shape[1:])
+
+    for name, module in detector.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda module, _, output, name=name: hook(name, module, output))
+    device = next(detector.parameters()).device
+    with torch.no_grad():
+        pyramid = detector.features(torch.zeros(1, 3, *size_hw, device=device))
+        for level in pyramid:
+            hidden = detector.rpn.conv(level)
+            detector.rpn.objectness(hidden)
+            detector.rpn.deltas(hidden)
+        detector.box_head(torch.zeros(1, detector.spec.head.proposals, detector.spec.neck, 7, 7, device=device))
+    return counts

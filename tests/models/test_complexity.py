@@ -1,38 +1,13 @@
-from math import prod
-
 import pytest
-import torch
 from hypothesis import given
-from torch import nn
 
 from jdnas.models.complexity import backbone_multiply_adds, backbone_parameters, layers, multiply_adds, parameters, per_part
-from jdnas.models.detector import Detector, build
+from jdnas.models.detector import build
 from jdnas.presets import NAMES, preset
 from jdnas.spec import DetectorSpec
-from tests.models.specs import QUICK, SIZE_HW, specs
+from tests.models.specs import QUICK, SIZE_HW, counted, specs
 
 GIGA = 1e9
-
-
-def counted(detector: Detector, size_hw: tuple[int, int]) -> dict[str, int]:
-    """Run the network on one image and count multiply-adds per layer from the shapes that hooks see."""
-    counts: dict[str, int] = {}
-
-    def hook(name: str, module: nn.Conv2d | nn.Linear, output: torch.Tensor) -> None:
-        counts[name] = counts.get(name, 0) + output.numel() * prod(module.weight.shape[1:])
-
-    for name, module in detector.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(lambda module, _, output, name=name: hook(name, module, output))
-    device = next(detector.parameters()).device
-    with torch.no_grad():
-        pyramid = detector.features(torch.zeros(1, 3, *size_hw, device=device))
-        for level in pyramid:
-            hidden = detector.rpn.conv(level)
-            detector.rpn.objectness(hidden)
-            detector.rpn.deltas(hidden)
-        detector.box_head(torch.zeros(1, detector.spec.head.proposals, detector.spec.neck, 7, 7, device=device))
-    return counts
 
 
 def table(spec: DetectorSpec, size_hw: tuple[int, int]) -> dict[str, int]:

@@ -16,8 +16,19 @@ from jdnas.spec import FAMILIES, DetectorSpec, Stage
 from jdnas.student.actions import Action, ActionRules, legal_actions, prunable_widths, sample_action
 from jdnas.student.importance import block_scores, channel_scores, prunable_axes
 from jdnas.student.inherit import carry_along, decide, evolve, transform
-from tests.models.specs import QUICK, SIZE_HW, images, largest_difference, loaded, outputs, plain_outputs, plain_spec, random_state, specs
-from tests.models.test_complexity import counted
+from tests.models.specs import (
+    QUICK,
+    SIZE_HW,
+    counted,
+    images,
+    largest_difference,
+    loaded,
+    outputs,
+    plain_outputs,
+    plain_spec,
+    random_state,
+    specs,
+)
 
 FAMILY_NAMES = sorted(FAMILIES)
 RULES = ActionRules(width_step=2, min_width=2)
