@@ -4,33 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from jdnas.presets import preset, round_width, scale_backbone
+from jdnas.presets import round_width, scale_backbone
 from jdnas.spec import DetectorSpec, Head, Stage
 from latency.blocks import REST, Block, SizeHW, blocks_of, layer_features
 
 WIDTH_STEP = 8
 _SHRINKS = ((0.5, 0.5), (0.75, 0.75), (0.75, 1.0), (1.0, 0.75), (0.25, 0.25))
 _ENGINE_SCALES = (1.0, 0.75, 0.5)
-_CLASSES = 7
-_COVERED: tuple[tuple[str, tuple[SizeHW, ...], tuple[float, ...]], ...] = (
-    ("r18", ((256, 256), (320, 320), (128, 128), (160, 160)), (0.5, 1.0)),
-    ("lite0", ((256, 256), (320, 320), (192, 256), (256, 320)), (1.0,)),
-    ("r50", ((128, 128),), (1.0,)),
-)
-_HEADS = ((32, 32, 128, 50), (64, 256, 256, 100), (128, 128, 256, 100), (256, 256, 512, 100), (64, 64, 128, 300), (256, 256, 1024, 300))
 Case = tuple[DetectorSpec, SizeHW]
-
-
-def default_cases() -> list[Case]:
-    """Return the detectors and input sizes that a table covers when nothing else is asked for."""
-    cases: list[Case] = []
-    for base, canvases, scales in _COVERED:
-        for size_hw in canvases:
-            for scale in scales:
-                cases.append((_small_head(scale_backbone(preset(base, _CLASSES), scale, WIDTH_STEP), 64, 64, 256, 100), size_hw))
-        for neck, rpn_width, head_width, proposals in _HEADS:
-            cases.append((_small_head(preset(base, _CLASSES), neck, rpn_width, head_width, proposals), canvases[0]))
-    return cases
 
 
 def planned_blocks(cases: Sequence[Case]) -> list[Block]:
@@ -65,11 +46,6 @@ def rest_spec(block: Block) -> DetectorSpec:
     head = Head(width=WIDTH_STEP, rpn_width=WIDTH_STEP, candidates=candidates, proposals=proposals, detections=detections)
     stages = tuple(Stage(WIDTH_STEP, (WIDTH_STEP,)) for _ in range(4))
     return DetectorSpec("resnet_basic", WIDTH_STEP, stages, classes, neck=neck, head=head)
-
-
-def _small_head(spec: DetectorSpec, neck: int, rpn_width: int, head_width: int, proposals: int) -> DetectorSpec:
-    head = replace(spec.head, width=head_width, rpn_width=rpn_width, proposals=proposals, candidates=2 * proposals)
-    return replace(spec, neck=neck, head=head)
 
 
 def _weight(block: Block) -> float:

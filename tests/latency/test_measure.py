@@ -6,7 +6,7 @@ from jdnas.errors import TargetError
 from latency import measure
 from latency.blocks import REST, Block, blocks_of
 from latency.measure import measure_block, measure_table
-from latency.plan import default_cases, planned_blocks, planned_engines, rest_spec
+from latency.plan import planned_blocks, planned_engines, rest_spec
 from latency.targets import load_target
 from latency.timing import Timing
 
@@ -39,11 +39,6 @@ def test_plan_of_engines_is_bounded_and_distinct(cases):
     assert len(engines) == len(set(engines)) == 5
 
 
-def test_default_cases_have_every_family():
-    families = {block.family for case in default_cases() for block, _ in blocks_of(*case)}
-    assert {"conv 3x3/1", "conv 1x1/1", "conv 1x1/2", "depthwise 5x5/2", "linear", REST} <= families
-
-
 def test_spec_of_a_rest_has_that_rest():
     block = Block(REST, (64, 96, 40, 30, 20, 48, 5))
     assert block in dict(blocks_of(rest_spec(block), (64, 96)))
@@ -57,7 +52,7 @@ def test_a_block_is_measured():
 
 
 def test_the_least_disturbed_window_counts(monkeypatch):
-    medians = iter([5.0, 9.0, 2.0, 7.0, 2.01, 1.0])
+    medians = iter([5.0, 9.0, 2.02, 7.0, 2.0, 6.0, 3.0, 4.0, 5.0, 2.01, 1.0])
     monkeypatch.setattr(measure, "time_call", lambda call, *, seconds, warmup: Timing(next(medians), 1.0, 10.0, 5))
     assert measure.steadiest(lambda: None, seconds=0.1).median_ms == 2.0
 
