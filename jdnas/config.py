@@ -1,7 +1,7 @@
 """Settings of a run: pydantic models read from YAML presets, files and `--set` overrides. Unknown keys are errors."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, ValidationError
@@ -13,7 +13,7 @@ from jdnas.settings import Settings
 from jdnas.teacher.settings import PoolSettings
 from jdnas.training.settings import TrainSettings
 
-SizeHW = tuple[int, int]
+DEFAULT_PRESET = "quick"
 
 
 class DataSettings(Settings):
@@ -23,7 +23,7 @@ class DataSettings(Settings):
     orientation. They are capped at the size of the images. `shapes_*`: size of the synthetic default set.
     """
 
-    long_sides: tuple[int, ...] = (600, 800)
+    long_sides: tuple[Annotated[int, Field(ge=32)], ...] = Field((600, 800), min_length=1)
     workers: int = Field(0, ge=0)
     eval_batch: int = Field(8, ge=1)
     shapes_train: int = Field(320, ge=1)
@@ -55,18 +55,21 @@ class StudentSettings(Settings):
 
     width_step: int = Field(8, ge=1)
     min_width: int = Field(8, ge=1)
-    prune_ratios: tuple[float, ...] = (0.05, 0.1)
+    prune_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.05, 0.1), min_length=1)
     extra_depth: int = Field(2, ge=0)
     max_cost_ratio: float = Field(0.97, gt=0, description="the student that leaves costs at most this share of the base")
 
 
 class RunConfig(Settings):
-    """Everything that decides a run of `jdnas optimize`; the run folder keeps it as config.yaml."""
+    """Everything that decides a run of `jdnas optimize`; the run folder keeps it as config.yaml.
+
+    `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more.
+    """
 
     base: str = "r18"
     target: str = "cpu-ort"
     data: str = "shapes"
-    preset: str = "quick"
+    preset: str = DEFAULT_PRESET
     weights: str | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -82,6 +85,7 @@ class RunConfig(Settings):
     example_images: int = Field(4, ge=0)
     parity_images: int = Field(32, ge=1)
     benchmark_seconds: float = Field(10.0, gt=0)
+    checkpoint_seconds: float = Field(20.0, ge=0)
 
 
 def presets_folder() -> Path:
@@ -96,6 +100,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"no such settings file: {path}") from error
+    except OSError as error:
+        raise ConfigError(f"settings file {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
@@ -127,7 +133,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         path, sign, value = pair.partition("=")
         if not sign or not path:
             raise ConfigError(f"--set takes KEY=VALUE such as search.trials=20, got {pair!r}")
-        nested: Any = yaml.safe_load(value)
+        try:
+            nested: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {pair}: the value is not valid YAML; write lists as [1, 2] and quote special characters") from error
         for key in reversed(path.split(".")):
             nested = {key: nested}
         result = _merge(result, nested)
@@ -142,15 +151,32 @@ def make_config(settings: dict[str, Any], *, source: str) -> RunConfig:
         problems = []
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"])
-            what = "unknown setting" if item["type"] == "extra_forbidden" else item["msg"]
-            problems.append(f"{key}: {what}" + ("" if item["type"] == "extra_forbidden" else f" (got {item['input']!r})"))
+            if item["type"] == "extra_forbidden":
+                problems.append(f"{key}: unknown setting; known here: {', '.join(_keys_beside(item['loc']))}")
+            else:
+                problems.append(f"{key}: {item['msg']} (got {item['input']!r})")
         raise ConfigError(f"{source}: {'; '.join(problems)}. All settings with their values: jdnas config") from error
+
+
+def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys of the section that a dotted key lies in."""
+    section: type[Settings] = RunConfig
+    for part in location[:-1]:
+        if isinstance(part, str):  # an integer is a place in a list of sections
+            kind = section.model_fields[part].annotation
+            section = next(t for t in (kind, *get_args(kind)) if isinstance(t, type) and issubclass(t, Settings))
+    return list(section.model_fields)
 
 
 def resolve(preset: str, overrides: dict[str, Any]) -> RunConfig:
     """Return the preset's settings with `overrides` on top."""
     settings = _merge(read_preset(preset), overrides)
-    return make_config({**settings, "preset": preset}, source=f"preset {preset!r}")
+    return make_config({**settings, "preset": preset}, source=f"settings (preset {preset!r} and the command line)")
+
+
+def resolve_kept(path: Path, overrides: dict[str, Any]) -> RunConfig:
+    """Return the settings that a run folder keeps in its config.yaml, with `overrides` on top."""
+    return make_config(_merge(read_yaml(path), overrides), source=str(path))
 
 
 def dump(config: RunConfig) -> str:

@@ -1,5 +1,7 @@
 """The command line. Importing it is quick: commands import what they need when they run."""
 
+import errno
+import os
 import sys
 
 import typer
@@ -7,7 +9,7 @@ import typer
 import jdnas.cli.latency_commands as latency_commands
 import jdnas.cli.model_commands as model_commands
 import jdnas.cli.run_commands as run_commands
-from jdnas.errors import JdnasError
+from jdnas.errors import InputError, JdnasError
 
 app = typer.Typer(
     name="jdnas", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -20,6 +22,7 @@ app.add_typer(latency_commands.app, name="latency", help="Targets, latency table
 
 def main() -> None:
     """Run the command line; errors that jdnas knows are one line on stderr and exit with their code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads halve the speed on cores that others use too
     try:
         app()
     except JdnasError as error:
@@ -27,3 +30,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:  # of files that the user named; others are faults of the program, and show where
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        place = f": {error.filename}" if error.filename is not None else ""
+        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        sys.exit(1 if error.errno == errno.ENOSPC else InputError.exit_code)

@@ -41,6 +41,7 @@ def evaluate(
     text = json.dumps(metrics.to_dict(), indent=1)
     print(text)
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n")
 
 
@@ -96,9 +97,8 @@ def bases() -> None:
     for name in NAMES:
         spec = preset(name, 80)
         depths = "-".join(map(str, spec.depths))
-        print(
-            f"{name:8s} {spec.family:18s} depths {depths:16s} {multiply_adds(spec, (800, 1333)) / 1e9:7.1f} GMAC {parameters(spec) / 1e6:6.1f} M"
-        )
+        size = f"{multiply_adds(spec, (800, 1333)) / 1e9:7.1f} GMAC {parameters(spec) / 1e6:6.1f} M"
+        print(f"{name:8s} {spec.family:18s} depths {depths:16s} {size}")
 
 
 def register(app: typer.Typer) -> None:

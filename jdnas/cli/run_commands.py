@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Base = Annotated[str | None, typer.Option(help="Base detector: r18, r34, r50, r101, r152, lite0 (`jdnas bases` describes them).")]
 TargetName = Annotated[str | None, typer.Option(help="Target device and runtime, e.g. cpu-ort (`jdnas latency targets`), or a YAML file.")]
 Data = Annotated[str | None, typer.Option(help="Folder in COCO layout (images/, annotations/train.json, val.json), or `shapes`.")]
-Preset = Annotated[str, typer.Option(help="Settings to start from: a name in configs/ or a YAML file.")]
+Preset = Annotated[
+    str | None, typer.Option(help="Settings to start from: a name in configs/ or a YAML file; default: quick, or those of the resumed run.")
+]
 RunDir = Annotated[Path, typer.Option(help="Where everything is kept; one folder per run.")]
 Weights = Annotated[str | None, typer.Option(help="Trained base detector (a .safetensors file that jdnas wrote).")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
@@ -28,11 +30,14 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --ru
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
-def _config(preset: str, overrides: list[str] | None, **given: Any) -> "RunConfig":
-    from jdnas.config import parse_overrides, resolve
+def _config(preset: str | None, overrides: list[str] | None, resumed: Path | None = None, **given: Any) -> "RunConfig":
+    """Resolve the settings; without a preset, those of the run in the folder `resumed` come first, if there is one."""
+    from jdnas.config import DEFAULT_PRESET, parse_overrides, resolve, resolve_kept
 
-    chosen = {key: value for key, value in given.items() if value is not None}
-    return resolve(preset, {**parse_overrides(overrides or []), **chosen})
+    chosen = parse_overrides(overrides or []) | {key: value for key, value in given.items() if value is not None}
+    if preset is None and resumed is not None and (resumed / "config.yaml").is_file():
+        return resolve_kept(resumed / "config.yaml", chosen)
+    return resolve(preset or DEFAULT_PRESET, chosen)
 
 
 def _run(run_dir: Path, work: Callable[["Console"], None]) -> None:
@@ -45,6 +50,10 @@ def _run(run_dir: Path, work: Callable[["Console"], None]) -> None:
         raise typer.Exit(130) from None
 
 
+def _resumed(run_dir: Path, resume: bool) -> Path | None:
+    return run_dir if resume else None
+
+
 def _command() -> str:
     return shlex.join(["jdnas", *sys.argv[1:]])
 
@@ -54,7 +63,7 @@ def _resume_command(run_dir: Path) -> str:
 
 
 def optimize(
-    base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = "quick", run_dir: RunDir = Path("runs/optimize"),
+    base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/optimize"),
     weights: Weights = None, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -62,7 +71,9 @@ def optimize(
 
     Example: jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir runs/demo
     """
-    config = _config(preset, override, base=base, target=target, data=data, weights=weights, seed=seed, device=device)
+    config = _config(
+        preset, override, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
+    )
 
     def work(console: "Console") -> None:
         from jdnas.cli.tables import summary_table
@@ -85,31 +96,31 @@ def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: b
 
 
 def train(
-    base: Base = None, data: Data = None, preset: Preset = "quick", run_dir: RunDir = Path("runs/train"), weights: Weights = None,
+    base: Base = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/train"), weights: Weights = None,
     seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train and evaluate the base detector alone.
 
     Example: jdnas train --base lite0 --data my_data --set base_train.epochs=12
     """
-    config = _config(preset, override, base=base, data=data, weights=weights, seed=seed, device=device)
+    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
     _until("base", config, run_dir, resume, quiet)
 
 
 def teacher_train(
-    base: Base = None, data: Data = None, preset: Preset = "quick", run_dir: RunDir = Path("runs/teacher"), weights: Weights = None,
+    base: Base = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/teacher"), weights: Weights = None,
     seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train the elastic teacher pool (and the base it grows from, if it is not there).
 
     Example: jdnas teacher train --base r18 --data shapes --run-dir runs/pool
     """
-    config = _config(preset, override, base=base, data=data, weights=weights, seed=seed, device=device)
+    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
     _until("pool", config, run_dir, resume, quiet)
 
 
 def teacher_space(
-    base: Base = None, preset: Preset = "quick", samples: Annotated[int, typer.Option(min=0, help="Subnets to draw.")] = 5,
+    base: Base = None, preset: Preset = None, samples: Annotated[int, typer.Option(min=0, help="Subnets to draw.")] = 5,
     seed: Seed = None, override: Override = None,
 ) -> None:  # fmt: skip
     """Print the size of the pool's subnet space and some subnets of it.
@@ -124,7 +135,7 @@ def teacher_space(
 
 
 def search_run(
-    context: typer.Context, base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = "quick",
+    context: typer.Context, base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None,
     run_dir: RunDir = Path("runs/search"), weights: Weights = None, seed: Seed = None, device: Device = None, override: Override = None,
     resume: Resume = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -134,7 +145,9 @@ def search_run(
     """
     if context.invoked_subcommand is not None:
         return
-    config = _config(preset, override, base=base, target=target, data=data, weights=weights, seed=seed, device=device)
+    config = _config(
+        preset, override, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
+    )
     _until("search", config, run_dir, resume, quiet)
 
 
@@ -160,7 +173,7 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder with a summary.j
     print(write_report(run))
 
 
-def show_config(preset: Preset = "quick", override: Override = None) -> None:
+def show_config(preset: Preset = None, override: Override = None) -> None:
     """Print all settings of a preset with their values, as YAML.
 
     Example: jdnas config --preset quick --set search.trials=20
@@ -178,7 +191,7 @@ def register(app: typer.Typer) -> None:
     teacher.command("train")(teacher_train)
     teacher.command("space")(teacher_space)
     app.add_typer(teacher, name="teacher")
-    search = typer.Typer(invoke_without_command=True, help="The search over student-teacher pairs.")
+    search = typer.Typer(invoke_without_command=True)
     search.callback()(search_run)
     search.command("status")(search_status)
     app.add_typer(search, name="search")

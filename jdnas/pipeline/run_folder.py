@@ -1,12 +1,17 @@
 """The run folder: where each step leaves its result, which is what makes a run resumable."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from jdnas.config import RunConfig, dump, make_config
+from jdnas.config import RunConfig, dump, resolve_kept
 from jdnas.errors import CheckpointError, ConfigError
+from jdnas.search.settings import BUDGETS
+
+MAY_CHANGE = frozenset(
+    {"preset", "device", "checkpoint_seconds", "data_settings.workers", *(f"search.{budget}" for budget in BUDGETS)}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +66,52 @@ class RunFolder:
 
 
 def open_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder, RunConfig]:
-    """Return the run folder and the settings that hold in it: those given for a new run, those on file for a resumed one.
+    """Return the run folder and the settings that hold in it.
 
-    Nothing is written. A ConfigError says that the folder is in use, or that other settings were asked for than it was begun with.
+    A resumed run may get other budgets and another device (`MAY_CHANGE`), and nothing else.
+    Nothing is written. A ConfigError says that the folder is in use, or which settings differ from those that it was begun with.
     """
     folder = RunFolder(root)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file; choose another --run-dir")
     if not folder.config_file.exists():
         if root.is_dir() and any(root.iterdir()):
             raise ConfigError(f"{root} is not empty and holds no run (no config.yaml); choose another --run-dir")
         return folder, config
     if not resume:
         raise ConfigError(f"{root} holds a run already; continue it with --resume, or choose another --run-dir")
-    try:
-        stored = yaml.safe_load(folder.config_file.read_text())
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{folder.config_file} is not valid YAML; restore it or choose another --run-dir") from error
-    kept = make_config(stored, source=str(folder.config_file))
-    changed = [key for key in ("base", "target", "data", "seed", "weights") if getattr(kept, key) != getattr(config, key)]
+    kept, asked = _flat(_kept(folder).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    changed = [f"{key}={kept.get(key)} (now {asked.get(key)})" for key in kept | asked if kept.get(key) != asked.get(key)]
+    changed = [change for change in changed if change.partition("=")[0] not in MAY_CHANGE]
     if changed:
-        was = ", ".join(f"{key}={getattr(kept, key)}" for key in changed)
-        raise ConfigError(f"{root} was begun with {was}; resume it with the same, or choose another --run-dir")
-    return folder, kept
+        raise ConfigError(f"{root} was begun with {', '.join(changed)}; resume it with the same settings, or choose another --run-dir")
+    return folder, config
 
 
 def begin_run(folder: RunFolder, config: RunConfig) -> None:
-    """Create the folder and write its settings, unless they are there."""
-    if not folder.config_file.exists():
-        folder.root.mkdir(parents=True, exist_ok=True)
-        folder.config_file.write_text(dump(config))
+    """Create the folder and write its settings; a search with another budget makes a student found before out of date."""
+    if folder.config_file.exists():
+        kept = _kept(folder)
+        if kept == config:
+            return
+        if kept.search != config.search:
+            for stale in (folder.summary, *folder.student.parent.glob(folder.student.name + ".*")):
+                stale.unlink(missing_ok=True)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    draft = folder.config_file.with_name("config.yaml.tmp")
+    draft.write_text(dump(config))
+    os.replace(draft, folder.config_file)
+
+
+def _kept(folder: RunFolder) -> RunConfig:
+    try:
+        return resolve_kept(folder.config_file, {})
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; restore the file or choose another --run-dir") from error
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -83,7 +83,7 @@ def ensure_control(context: Context, history: History, student: Trial, base_stat
             progress.advance(units)
             return Control(state, images, meta["metrics"])
     with progress.stage(f"Control: base trained for {images} more images, as the student was", units):
-        state, resume = base_state, Resume(stem.with_name("control.partial.safetensors"))
+        state, resume = base_state, Resume(stem.with_name("control.partial.safetensors"), context.config.checkpoint_seconds)
         if images:
             steps = max(1, images // settings.batch)
             state, _ = train_detector(

@@ -25,6 +25,7 @@ from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import load_detector
 from jdnas.training.evaluate import Metrics, evaluate
 
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".json"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -38,12 +39,10 @@ class OpenModel:
     size_hw: SizeHW
 
 
-def _stem(model: Path) -> Path:
-    return model.with_suffix("") if model.suffix in (".safetensors", ".json") else model
-
-
 def _weights(model: Path, size: str | None) -> tuple[DetectorSpec, State, tuple[str, ...], SizeHW]:
-    spec, state, meta = load_detector(_stem(model))
+    if model.suffix not in WEIGHT_SUFFIXES:
+        raise CheckpointError(f"{model} does not name a .safetensors detector")
+    spec, state, meta = load_detector(model.with_suffix(""))
     classes = tuple(meta.get("classes", [f"class {i + 1}" for i in range(spec.num_classes)]))
     if size is None and "size_hw" not in meta:
         raise ConfigError(f"{model} does not say its input size; give it with --size WIDTHxHEIGHT")
@@ -61,7 +60,7 @@ def open_model(model: Path, size: str | None, runtime: str) -> Iterator[OpenMode
             info = runner.metadata
             yield OpenModel(predictor(runner), info.spec, tuple(info.classes), info.size_hw)
         return
-    if model.suffix not in (".safetensors", ".json"):
+    if model.suffix not in WEIGHT_SUFFIXES:
         raise CheckpointError(f"{model} is neither an .onnx engine nor a .safetensors detector")
     spec, state, classes, size_hw = _weights(model, size)
     yield OpenModel(materialize(spec, state), spec, classes, size_hw)

@@ -94,7 +94,7 @@ class PhaseLoss:
 
 def train_pool(
     state: State, space: SubnetSpace, settings: PoolSettings, distill: DistillSettings, *, images: int, batches: BatchSource,
-    device: torch.device, seed: int, folder: Path, on_step: Callable[[int, float], None] | None = None,
+    device: torch.device, seed: int, folder: Path, checkpoint_seconds: float = 20.0, on_step: Callable[[int, float], None] | None = None,
 ) -> tuple[State, list[PhaseReport]]:  # fmt: skip
     """Train the pool state through all phases and return it; `batches(seed, step)` iterates training batches.
 
@@ -117,7 +117,7 @@ def train_pool(
             state[ADAPTER] = adapter[order][:, order].clone()
         train = settings.train.model_copy(update={"lr": settings.train.lr * phase.lr_factor, "epochs": phase.epochs})
         loss = PhaseLoss(space, state, phase, distill, seed_of)
-        resume = Resume(folder / f"phase_{index}.partial.safetensors")
+        resume = Resume(folder / f"phase_{index}.partial.safetensors", checkpoint_seconds)
         steps = steps_of(phase.epochs, images, train.batch)
         report = fit(state, loss, partial(batches, seed_of), train, steps=steps, device=device, resume=resume, on_step=on_step)
         save_tensors(finished, state)

@@ -1,0 +1,125 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jdnas.config import RunConfig, resolve
+from jdnas.data.records import DetectionSet, Record
+from jdnas.errors import CheckpointError, ConfigError
+from jdnas.models.detector import build
+from jdnas.pipeline.base import check_sources, initial_state
+from jdnas.pipeline.context import Context, base_spec_of, canvas_sizes, load_context, pick_device
+from jdnas.pipeline.run_folder import RunFolder
+from jdnas.presets import preset
+from jdnas.training.checkpoint import save_detector
+
+NANO = str(Path(__file__).with_name("nano.yaml"))
+
+
+def images(*sizes_hw: tuple[int, int]) -> DetectionSet:
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0)
+    records = tuple(Record(i, Path(f"{i}.png"), height, width, *nothing) for i, (height, width) in enumerate(sizes_hw))
+    return DetectionSet("made", Path(), "train", ("thing",), (1,), records)
+
+
+@pytest.mark.parametrize(
+    ("sizes_hw", "long_sides", "expected"),
+    [
+        ([(480, 640)] * 3, (320, 640), ((256, 320), (480, 640))),  # landscape; 240 rounds up to 256
+        ([(640, 480)] * 3, (320, 640), ((320, 256), (640, 480))),  # portrait
+        ([(480, 640), (640, 480)], (320, 640), ((320, 320), (640, 640))),  # both are common: square
+        ([(480, 640)] * 19 + [(640, 480)], (640,), ((480, 640),)),  # one in twenty is not common
+        ([(500, 500)] * 2, (256, 512), ((256, 256), (512, 512))),
+        ([(90, 120)] * 2, (96, 320, 640), ((32, 32), (64, 64), (96, 128))),  # the largest would exceed the images: all are reduced
+        ([(480, 640)] * 2, (640, 320), ((256, 320), (480, 640))),  # ascending, whatever the order
+        ([(90, 120)] * 2, (1024, 1040), ((96, 128),)),  # each canvas once
+        ([(10, 1000)] * 2, (1024,), ((32, 1024),)),  # no side below the stride
+        ([(480, 640)] * 5 + [(4000, 6000)], (800,), ((480, 640),)),  # one huge image does not lift the cap
+    ],
+)
+def test_canvas_sizes(sizes_hw, long_sides, expected) -> None:
+    assert canvas_sizes(images(*sizes_hw), long_sides) == expected
+
+
+def test_canvases_are_multiples_of_the_stride() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        data = images(*(tuple(map(int, rng.integers(20, 2000, 2))) for _ in range(7)))
+        sizes = canvas_sizes(data, tuple(map(int, rng.integers(32, 1500, 3))))
+        assert sizes and all(side % 32 == 0 and side >= 32 for size in sizes for side in size)
+        assert list(sizes) == sorted(sizes, key=lambda size: size[0] * size[1])
+
+
+def test_base_spec_at_full_scale_is_the_preset() -> None:
+    assert base_spec_of(RunConfig(base="r50"), 7, 800) == preset("r50", 7)
+
+
+def test_anchors_shrink_with_the_canvas_and_never_grow() -> None:
+    config = RunConfig(base="r50")
+    assert base_spec_of(config, 7, 400).head.anchor_sizes == (16, 32, 64, 128, 256)
+    assert base_spec_of(config, 7, 1333).head.anchor_sizes == (32, 64, 128, 256, 512)
+    assert min(base_spec_of(config, 7, 32).head.anchor_sizes) == 4
+
+
+def test_scratch_width_spares_pretrained_backbones() -> None:
+    half = {"model": {"scratch_width": 0.5, "neck": 64}}
+    scratch, lite = (base_spec_of(resolve("custom", half | {"base": base}), 3, 800) for base in ("r18", "lite0"))
+    assert [stage.width for stage in scratch.stages] == [32, 64, 128, 256] and scratch.neck == 64
+    assert lite.stages == preset("lite0", 3).stages and lite.neck == 64
+
+
+def test_unknown_base_and_missing_device() -> None:
+    with pytest.raises(ConfigError, match="unknown base 'r17'"):
+        base_spec_of(RunConfig(base="r17"), 3, 800)
+    assert pick_device("cpu").type == "cpu"
+
+
+@pytest.fixture
+def nano(tmp_path: Path) -> Context:
+    return load_context(resolve(NANO, {}), RunFolder(tmp_path / "run"))
+
+
+def test_making_the_shapes_begins_the_run(nano: Context) -> None:
+    """Else a run killed while they are made would leave a folder that neither a new run nor --resume takes."""
+    assert nano.folder.config_file.exists()
+    assert (len(nano.train.records), len(nano.val.records)) == (12, 6)
+    assert nano.sizes_hw == ((64, 64), (96, 96)) and nano.base_size_hw == (96, 96)
+
+
+def test_calibration_images_are_the_first_ones(nano: Context) -> None:
+    batches = list(nano.calibration_images(5, 4))
+    assert [tuple(batch.shape) for batch in batches] == [(4, 3, 96, 96)] * 2
+
+
+def test_users_weights_bring_their_widths(nano: Context, tmp_path: Path) -> None:
+    stem = tmp_path / "mine"
+    trained = replace(nano.base_spec, num_classes=5)
+    state = build(trained).state_dict()
+    save_detector(stem, trained, state, {})
+    weights = f"{stem}.safetensors"
+    config = resolve(NANO, {"weights": weights, "model": {"scratch_width": 1.0, "neck": 32}})
+    check_sources(config)
+    context = load_context(config, RunFolder(tmp_path / "second"))
+    assert context.base_spec.stages == trained.stages and context.base_spec.neck == trained.neck
+    assert context.base_spec.num_classes == 3
+    start, origin = initial_state(context)
+    assert origin == f"weights {weights}"
+    names = [name for name in start if name.startswith("backbone.") and name.endswith("weight")]
+    assert names and all(start[name].equal(state[name]) for name in names)
+    assert start.keys() == state.keys()
+
+
+def test_weights_of_another_base(nano: Context, tmp_path: Path) -> None:
+    save_detector(tmp_path / "mine", nano.base_spec, build(nano.base_spec).state_dict(), {})
+    config = resolve(NANO, {"weights": str(tmp_path / "mine.safetensors"), "base": "r34"})
+    with pytest.raises(CheckpointError, match=r"depths \(2, 2, 2, 2\); base 'r34' is a resnet_basic with depths \(3, 4, 6, 3\)"):
+        check_sources(config)
+
+
+def test_damaged_weights(nano: Context, tmp_path: Path) -> None:
+    save_detector(tmp_path / "mine", nano.base_spec, build(nano.base_spec).state_dict(), {})
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="truncated"):
+        check_sources(resolve(NANO, {"weights": str(path)}))

@@ -1,0 +1,116 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pipeline.conftest import NanoRun, jdnas
+
+pytestmark = pytest.mark.slow
+
+
+def error_of(*arguments: object) -> str:
+    code, _, err = jdnas(*arguments)
+    assert code == 2 and len(err.splitlines()) == 1 and err.startswith("error: "), err
+    return err
+
+
+@pytest.fixture(params=[".safetensors", ".onnx"])
+def model(request: pytest.FixtureRequest, nano_run: NanoRun) -> Path:
+    return nano_run.student.with_suffix(request.param)
+
+
+def test_eval_agrees_with_the_summary(nano_run: NanoRun, model: Path, tmp_path: Path) -> None:
+    code, out, err = jdnas("eval", model, "--data", nano_run.folder / "shapes", "--out", tmp_path / "new" / "metrics.json")
+    assert code == 0, err
+    metrics = json.loads(out)
+    assert metrics == json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert metrics["ap"] == pytest.approx(nano_run.summary["student"]["ap"], abs=1e-3) and metrics["images"] == 6
+
+
+def test_predict(nano_run: NanoRun, model: Path, tmp_path: Path) -> None:
+    images = nano_run.folder / "shapes" / "images"
+    one = sorted(images.iterdir())[0]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    code, out, err = jdnas("predict", model, one, broken, "--out", tmp_path / "found", "--score", 0)
+    assert code == 0, err
+    assert "1 images drawn" in out and "broken.jpg" in out
+    drawn = [path for path in (tmp_path / "found").iterdir() if path.suffix == ".jpg"]
+    assert [path.name for path in drawn] == [f"00000_{one.stem}.jpg"]
+    with Image.open(drawn[0]) as image:
+        assert image.width >= 96
+    found = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert found
+    for detection in found:
+        assert detection["file_name"] == str(one) and detection["category"] in ("circle", "rectangle", "triangle")
+        left, top, width, height = detection["bbox"]
+        assert 0 <= left <= left + width <= 96.01 and 0 <= top <= top + height <= 96.01 and 0 <= detection["score"] <= 1
+
+
+def test_weights_and_engine_detect_the_same(nano_run: NanoRun, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 130, 3), dtype=np.uint8)).save(tmp_path / "wide.png")
+    found = []
+    for suffix in (".safetensors", ".onnx"):
+        out = tmp_path / suffix
+        assert jdnas("predict", nano_run.student.with_suffix(suffix), tmp_path / "wide.png", "--out", out, "--score", 0)[0] == 0
+        found.append(json.loads((out / "detections.json").read_text()))
+    assert len(found[0]) == len(found[1]) > 0
+    for first, second in zip(*found, strict=True):
+        assert first["category"] == second["category"] and first["score"] == pytest.approx(second["score"], abs=1e-3)
+        assert first["bbox"] == pytest.approx(second["bbox"], abs=0.2)
+
+
+def test_predict_where_no_image_can_be_read(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    assert "none of the 1 images could be read" in error_of("predict", model, tmp_path, "--out", tmp_path / "found")
+    assert not (tmp_path / "found").exists()
+
+
+def test_export_another_size_and_batch(nano_run: NanoRun, tmp_path: Path) -> None:
+    out = tmp_path / "folder" / "wide.onnx"
+    code, said, err = jdnas("export", nano_run.student.with_suffix(".safetensors"), "--out", out, "--size", "96x64", "--batch", 2)
+    assert code == 0, err
+    assert "96x64, batch 2" in said and [path.name for path in out.parent.iterdir()] == ["wide.onnx"]
+    code, said, err = jdnas("eval", out, "--data", nano_run.folder / "shapes")
+    assert code == 0 and json.loads(said)["images"] == 6, err
+
+
+def test_wrong_sizes(nano_run: NanoRun, tmp_path: Path) -> None:
+    weights, data = nano_run.student.with_suffix(".safetensors"), nano_run.folder / "shapes"
+    assert "multiples of 32" in error_of("export", weights, "--out", tmp_path / "x.onnx", "--size", "100x64")
+    assert "multiples of 32" in error_of("eval", weights, "--data", data, "--size", "100x64")
+    assert "has its size inside" in error_of("eval", weights.with_suffix(".onnx"), "--data", data, "--size", "64x64")
+    assert "end in .onnx" in error_of("export", weights, "--out", tmp_path / "x.engine")
+    assert "give it with --size" in error_of("export", nano_run.folder / "base" / "base.safetensors", "--out", tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_split_runtime_and_classes(nano_run: NanoRun, model: Path, tmp_path: Path) -> None:
+    data = nano_run.folder / "shapes"
+    assert "unknown split 'test'; known: train, val" in error_of("eval", model, "--data", data, "--split", "test")
+    engine = nano_run.student.with_suffix(".onnx")
+    assert "unknown runtime 'tflite'" in error_of("eval", engine, "--data", data, "--runtime", "tflite")
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    document = json.loads((other / "annotations" / "val.json").read_text())
+    document["categories"].append({"id": 9, "name": "star"})
+    (other / "annotations" / "val.json").write_text(json.dumps(document))
+    message = error_of("eval", model, "--data", other)
+    assert "knows 3 classes" in message and "has 4: circle, rectangle, triangle, star" in message
+
+
+def test_truncated_files(nano_run: NanoRun, tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".json", ".onnx"):
+        shutil.copy(nano_run.student.with_suffix(suffix), tmp_path / f"student{suffix}")
+    images = nano_run.folder / "shapes" / "images"
+    for suffix, word in ((".safetensors", "truncated"), (".onnx", "cannot load")):
+        path = tmp_path / f"student{suffix}"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        message = error_of("predict", path, images, "--out", tmp_path / "found")
+        assert word in message and path.name in message
+    assert not (tmp_path / "found").exists()
+    (tmp_path / "student.json").write_text((tmp_path / "student.json").read_text()[:100])
+    assert "not valid JSON" in error_of("predict", tmp_path / "student.safetensors", images)
