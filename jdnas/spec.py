@@ -145,7 +145,8 @@ class DetectorSpec:
             raise ConfigError(f"spec version {got!r} cannot be read; this jdnas reads version {SPEC_VERSION}")
         try:
             stages = tuple(Stage(int(s["width"]), tuple(int(w) for w in s["inner"])) for s in data["stages"])
-            head = Head(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["head"].items()})
+            head_data: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["head"].items()}
+            head = Head(**head_data)
             rest = {k: v for k, v in data.items() if k not in ("version", "stages", "head")}
             return DetectorSpec(stages=stages, head=head, **rest)
         except (KeyError, TypeError, ValueError) as error:

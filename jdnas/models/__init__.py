@@ -1,0 +1,1 @@
+"""The detector: named axes, layers, backbones, heads, and the state dicts that go with them."""

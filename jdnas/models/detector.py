@@ -1,0 +1,128 @@
+"""Faster R-CNN with FPN (Ren et al. 2015, Lin et al. 2017): the whole detector, built from a spec."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from jdnas.models.axes import Axis
+from jdnas.models.backbones import build_backbone
+from jdnas.models.forms import EAGER, EXPORT, Forms
+from jdnas.models.fpn import Fpn
+from jdnas.models.losses import roi_losses
+from jdnas.models.roi_align import pool_rois
+from jdnas.models.roi_head import BoxHead, Detections, detect, sample_rois
+from jdnas.models.rpn import Proposals, Rpn, RpnOutput
+from jdnas.spec import DetectorSpec
+
+__all__ = ["EAGER", "EXPORT", "Detections", "Detector", "Forms", "LossOutput", "Proposals", "Targets", "build", "call_with"]
+
+
+class Targets(Protocol):
+    """Padded ground truth: `boxes_xyxy` `[B, G, 4]` canvas pixels, `labels` `[B, G]` int64 in 1..K, `valid` `[B, G]` bool."""
+
+    boxes_xyxy: Tensor
+    labels: Tensor
+    valid: Tensor
+
+
+class LossOutput(NamedTuple):
+    """The four loss `terms` (objectness, rpn_box, classifier, box) and what they were computed from.
+
+    `pyramid` P2..P6; `proposals`: the sampled RoIs `[B, R, 4]`; `labels` `[B, R]` (0 background, -1 padding); `roi_features`
+    `[B, R, neck, 7, 7]`; `class_logits` `[B, R, K+1]`; `box_deltas` `[B, R, K+1, 4]`.
+    """
+
+    terms: dict[str, Tensor]
+    pyramid: list[Tensor]
+    proposals: Proposals
+    labels: Tensor
+    roi_features: Tensor
+    class_logits: Tensor
+    box_deltas: Tensor
+
+
+class Detector(nn.Module):
+    """A two-stage detector; `forms` chooses between implementations that give the same result."""
+
+    def __init__(self, spec: DetectorSpec, forms: Forms = EAGER) -> None:
+        super().__init__()
+        self.spec, self.forms = spec, forms
+        neck = Axis("neck", spec.neck)
+        self.backbone = build_backbone(spec)
+        self.fpn = Fpn(self.backbone.out_axes, neck)
+        self.rpn = Rpn(neck, spec.head, forms)
+        self.box_head = BoxHead(neck, spec.head, spec.num_classes)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return P2..P6, each `[B, neck, H/2^l, W/2^l]`, of normalized images `[B, 3, H, W]` whose sides are multiples of 32."""
+        pyramid: list[Tensor] = self.fpn(self.backbone(images))
+        return pyramid
+
+    def propose(self, pyramid: Sequence[Tensor], sizes_hw: Tensor) -> Proposals:
+        """Return the proposals of each image; `sizes_hw` `[B, 2]` are the true image sizes in the canvas."""
+        return self.rpn.propose(self.rpn(pyramid), sizes_hw)
+
+    def roi_features(self, pyramid: Sequence[Tensor], boxes_xyxy: Tensor) -> Tensor:
+        """Pool boxes `[B, R, 4]` in canvas pixels into `[B, R, neck, 7, 7]`."""
+        return pool_rois(pyramid, boxes_xyxy, self.forms.roi)
+
+    def forward(self, images: Tensor, sizes_hw: Tensor) -> Detections:
+        """Detect objects in normalized images `[B, 3, H, W]` of true sizes `sizes_hw` `[B, 2]`."""
+        pyramid = self.features(images)
+        proposals = self.propose(pyramid, sizes_hw)
+        if self.forms.nms == "greedy":
+            proposals = _without_padding(proposals)
+        class_logits, box_deltas = self.box_head(self.roi_features(pyramid, proposals.boxes_xyxy))
+        return detect(class_logits, box_deltas, proposals, sizes_hw, self.spec.head, self.forms)
+
+    def losses(self, images: Tensor, sizes_hw: Tensor, targets: Targets, generator: torch.Generator) -> LossOutput:
+        """Return the training losses; `generator` draws the samples of anchors and RoIs."""
+        pyramid = self.features(images)
+        boxes, labels, valid = _with_a_row(targets)
+        output: RpnOutput = self.rpn(pyramid)
+        objectness, rpn_box = self.rpn.losses(output, boxes, valid, generator)
+        proposals = self.rpn.propose(output, sizes_hw)
+        sample = sample_rois(proposals, boxes, labels, valid, size=self.spec.head.roi_samples, generator=generator)
+        roi_features = self.roi_features(pyramid, sample.proposals.boxes_xyxy)
+        class_logits, box_deltas = self.box_head(roi_features)
+        classifier, box = roi_losses(class_logits, box_deltas, sample.labels, sample.targets)
+        terms = {"objectness": objectness, "rpn_box": rpn_box, "classifier": classifier, "box": box}
+        return LossOutput(terms, pyramid, sample.proposals, sample.labels, roi_features, class_logits, box_deltas)
+
+
+class _Method(nn.Module):
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module, self.name = module, name
+
+    def forward(self, *args: Any) -> Any:
+        return getattr(self.module, self.name)(*args)
+
+
+def call_with(detector: nn.Module, state: Mapping[str, Tensor], method: str, *args: Any) -> Any:
+    """Run `detector.method(*args)` with the tensors of `state` in place of its own, as `torch.func.functional_call` does for forward."""
+    return functional_call(_Method(detector, method), {f"module.{name}": tensor for name, tensor in state.items()}, args)
+
+
+def _with_a_row(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    # A batch without any object still has one (invalid) row to index.
+    boxes, labels, valid = targets.boxes_xyxy.float(), targets.labels, targets.valid
+    if valid.shape[1]:
+        return boxes, labels, valid
+    return F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1)), F.pad(valid, (0, 1))
+
+
+def _without_padding(proposals: Proposals) -> Proposals:
+    # Valid proposals come first; the box head need not look at columns that no image fills.
+    count = max(1, int(proposals.valid.sum(1).max()))
+    return Proposals(proposals.boxes_xyxy[:, :count], proposals.valid[:, :count])
+
+
+def build(spec: DetectorSpec, *, device: str | torch.device = "cpu", forms: Forms = EAGER) -> Detector:
+    """Build the detector of `spec` with freshly drawn weights on `device` ("meta" allocates none)."""
+    with torch.device(device):
+        return Detector(spec, forms)

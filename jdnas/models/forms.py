@@ -1,0 +1,26 @@
+"""The interchangeable implementations of the detector's data-dependent steps."""
+
+from dataclasses import dataclass
+
+from jdnas.models.nms import NmsForm, TopkForm
+from jdnas.models.roi_align import RoiForm
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """Which implementation each step uses; all of them give the same detections.
+
+    The defaults run eagerly and equal torchvision without bounds. "fixed_point", "gather" and "blockwise" have static shapes and
+    standard operators only: there, `nms_iterations` is the longest chain of suppressions that is resolved, and the per-class
+    suppression looks at the `detection_candidates` best class scores of an image.
+    """
+
+    nms: NmsForm = "greedy"
+    roi: RoiForm = "levels"
+    topk: TopkForm = "direct"
+    nms_iterations: int = 16
+    detection_candidates: int = 1000
+
+
+EAGER = Forms()
+EXPORT = Forms(nms="fixed_point", roi="gather", topk="blockwise")
