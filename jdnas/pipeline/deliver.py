@@ -5,20 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency.benchmark import BenchmarkReport, benchmark
-
 from export.graph import export_onnx
-from export.ort_session import import_onnxruntime
+from export.ort_session import RUNTIMES, import_onnxruntime
 from export.parity import compare
 from export.runners import open_runner, predictor
 from jdnas.data.batches import eval_batches
-from jdnas.errors import ParityError
+from jdnas.errors import ParityError, TargetError
 from jdnas.models.bound import materialize
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import read_json, write_json
 from jdnas.training.evaluate import evaluate
+from latency.benchmark import BenchmarkReport, benchmark
 from latency.targets import Target, load_target
 
 
@@ -32,6 +31,11 @@ class Delivery:
 
 def check_runtime(target: Target) -> None:
     """Raise the error that opening an engine of `target` would end in where its runtime is missing."""
+    if target.runtime not in RUNTIMES:
+        raise TargetError(
+            f"target {target.name!r} runs on {target.runtime!r}, which this version cannot run; it runs: {', '.join(RUNTIMES)} "
+            "(see: jdnas latency targets)"
+        )
     import_onnxruntime(target.runtime)
 
 

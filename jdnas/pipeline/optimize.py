@@ -15,7 +15,7 @@ from jdnas.pipeline.deliver import check_runtime, deliver, measure
 from jdnas.pipeline.plan import WorkPlan, work_plan
 from jdnas.pipeline.pool import ensure_pool
 from jdnas.pipeline.progress import JobProgress
-from jdnas.pipeline.run_folder import begin_run, open_run
+from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.pipeline.search import Control, ensure_control, run_search
 from jdnas.pipeline.summary import describe_data, draw_examples, model_figures, report_data, versions
 from jdnas.report.build import write_report
@@ -59,7 +59,7 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
     plan = work_plan(context)
     progress = JobProgress(console, plan.total, quiet=quiet)
     _announce(context, plan, progress)
-    with progress.running():
+    with run_lock(folder), progress.running():
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
         result = run_search(context, pool, cost, progress, plan)
@@ -68,7 +68,7 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
         student = pick_student(result.history, config.student.max_cost_ratio)
         control = ensure_control(context, result.history, student, base_state, progress, plan.control)
         with progress.stage("Export, parity check, benchmark, report", plan.delivery):
-            return _deliver_and_report(context, result, student, control, base_state, cost, command, progress)
+            return _deliver_and_report(context, result, student, control, base_state, command, progress)
 
 
 def run_until(step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False) -> None:
@@ -83,7 +83,7 @@ def run_until(step: str, config: RunConfig, run_dir: Path, *, resume: bool, cons
     wanted = list(parts)[: list(parts).index(step) + 1]
     progress = JobProgress(console, sum(parts[name] for name in wanted), quiet=quiet)
     _announce(context, plan, progress)
-    with progress.running():
+    with run_lock(folder), progress.running():
         base_state = ensure_base(context, progress, plan.base)
         if "pool" in wanted:
             pool = ensure_pool(context, base_state, progress, plan.pool)
@@ -119,9 +119,8 @@ def _figures(spec: DetectorSpec, size: SizeHW, metrics: dict[str, Any], row: dic
 
 
 def _deliver_and_report(
-    context: Context, result: SearchResult, student: Trial, control: Control, base_state: State, cost: Cost, command: str,
-    progress: JobProgress,
-) -> dict[str, Any]:  # fmt: skip
+    context: Context, result: SearchResult, student: Trial, control: Control, base_state: State, command: str, progress: JobProgress
+) -> dict[str, Any]:
     folder, config, base_size = context.folder, context.config, context.base_size_hw
     size = size_hw_from_key(student.size or "")
     weights = _student_weights(context, student, base_state)

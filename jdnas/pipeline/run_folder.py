@@ -1,9 +1,13 @@
 """The run folder: where each step leaves its result, which is what makes a run resumable."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from jdnas.config import RunConfig, dump, resolve_kept
 from jdnas.errors import CheckpointError, ConfigError
@@ -86,6 +90,16 @@ def open_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder,
     if changed:
         raise ConfigError(f"{root} was begun with {', '.join(changed)}; resume it with the same settings, or choose another --run-dir")
     return folder, config
+
+
+@contextmanager
+def run_lock(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder, so that no other process works in it; a ConfigError says that one does."""
+    try:
+        with FileLock(folder.root / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ConfigError(f"another process works in {folder.root}; stop it, wait for it, or choose another --run-dir") from error
 
 
 def begin_run(folder: RunFolder, config: RunConfig) -> None:

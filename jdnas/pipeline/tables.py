@@ -25,7 +25,9 @@ def search_cases(config: RunConfig) -> list[tuple[DetectorSpec, SizeHW]]:
     return [(one, (side, side)) for one in dict.fromkeys(specs) for side in sides]
 
 
-def measure_for(target_name: str, base: str, preset: str, seconds: float, out: Path | None, progress: Progress | None = None) -> tuple[Path, int]:
+def measure_for(
+    target_name: str, base: str, preset: str, seconds: float, out: Path | None, progress: Progress | None = None
+) -> tuple[Path, int]:
     """Measure (or go on measuring) the table of a target for a base's search space; return its file and number of rows."""
     target = load_target(target_name)
     path = out or target.table_path

@@ -12,9 +12,9 @@ from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.search.workshop import Candidate, Outcome, size_key
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, ActionRules, sample_action
-from jdnas.student.inherit import evolve
+from jdnas.student.inherit import Decision, decide, transform
 from jdnas.teacher.pool import TeacherPool
-from jdnas.training.checkpoint import load_detector, read_json, save_detector
+from jdnas.training.checkpoint import load_detector, save_detector
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,22 @@ class StudentWorkshop:
             stem = self.context.folder.candidate(candidate.parent)
         return load_detector(stem)[1]
 
-    def _inherited(self, candidate: Candidate) -> tuple[State, DetectorSpec]:
-        state = self._parent_state(candidate)
+    def _decision(self, candidate: Candidate, state: State) -> Decision | None:
         if candidate.action is None:
-            return state, candidate.origin
-        return evolve(state, candidate.origin, Action.from_dict(candidate.action), self.rules)
+            return None
+        return decide(state, candidate.origin, Action.from_dict(candidate.action), self.rules, seed=candidate.seed)
 
     def evolve(self, candidate: Candidate) -> DetectorSpec:
-        """Apply the candidate's action to its parent and return the resulting spec."""
-        return self._inherited(candidate)[1]
+        """Decide what the candidate's action does to its parent and return the resulting spec."""
+        decision = self._decision(candidate, self._parent_state(candidate))
+        return candidate.origin if decision is None else decision.target
 
     def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
         """Train the candidate with its teacher and evaluate it at every resolution; the base is only evaluated."""
         context = self.context
-        state, images = self._inherited(candidate)[0], 0
+        state, images = self._parent_state(candidate), 0
+        decision = self._decision(candidate, state)
+        state = state if decision is None else transform(state, decision)
         if candidate.choice != "base":
             settings = context.config.candidate_train
             images_of = partial(context.calibration_images, context.config.pool.bn_images, settings.batch)
@@ -68,8 +70,3 @@ class StudentWorkshop:
         if candidate.choice != "base":
             save_detector(stem, student, state, {"number": candidate.number, "metrics": metrics, "images": images})
         return Outcome(metrics, images, {"student": str(stem.relative_to(context.folder.root))} if candidate.choice != "base" else {})
-
-
-def base_images(context: Context) -> int:
-    """Return how many images the base was trained on."""
-    return int(read_json(context.folder.base.with_suffix(".json"))["meta"]["images"])

@@ -1,9 +1,13 @@
 """Settings of the elastic teacher pool."""
 
-from pydantic import Field
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
 
 from jdnas.settings import Settings
 from jdnas.training.settings import TrainSettings
+
+Factor = Annotated[float, Field(gt=0)]
 
 
 class PhaseSettings(Settings):
@@ -15,7 +19,7 @@ class PhaseSettings(Settings):
 
     epochs: float = Field(12, gt=0)
     depth_share: float = Field(1.0, ge=0, le=1)
-    widths: tuple[float, ...] = (1.0,)
+    widths: tuple[Factor, ...] = Field((1.0,), min_length=1)
     subnets: int = Field(1, ge=0)
     lr_factor: float = Field(1.0, gt=0)
 
@@ -26,13 +30,23 @@ class PoolSettings(Settings):
     `extra_depth`: blocks per stage above the base's depth; `fewer_depth`: blocks below it; `widths`: factors on W.
     """
 
-    widths: tuple[float, ...] = (1.0, 1.25, 1.5)
+    widths: tuple[Factor, ...] = Field((1.0, 1.25, 1.5), min_length=1)
     extra_depth: int = Field(1, ge=0)
     fewer_depth: int = Field(0, ge=0)
-    phases: tuple[PhaseSettings, ...] = (
-        PhaseSettings(epochs=24, depth_share=0.0, widths=(1.5,)),
-        PhaseSettings(epochs=12, depth_share=0.5, widths=(1.25, 1.5), lr_factor=0.1),
-        PhaseSettings(epochs=24, depth_share=1.0, widths=(1.0, 1.25, 1.5), lr_factor=0.3),
+    phases: tuple[PhaseSettings, ...] = Field(
+        (
+            PhaseSettings(epochs=24, depth_share=0.0, widths=(1.5,)),
+            PhaseSettings(epochs=12, depth_share=0.5, widths=(1.25, 1.5), lr_factor=0.1),
+            PhaseSettings(epochs=24, depth_share=1.0, widths=(1.0, 1.25, 1.5), lr_factor=0.3),
+        ),
+        min_length=1,
     )
     train: TrainSettings = TrainSettings()
     bn_images: int = Field(2000, ge=1)
+
+    @model_validator(mode="after")
+    def _phases_use_known_widths(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            if not set(phase.widths) <= set(self.widths) or max(phase.widths) != max(self.widths):
+                raise ValueError(f"phase {index} widths {phase.widths} must be some of {self.widths} and hold the largest")
+        return self
