@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: install
-	$(BIN)/jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir $(DEMO_RUN)
+	$(BIN)/jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir $(DEMO_RUN) --resume
 
 test: install
 	$(BIN)/python -m pytest

@@ -71,7 +71,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _round_up(pixels: float) -> int:
+def round_up(pixels: float) -> int:
+    """Round a side up to a multiple of the largest stride."""
     return max(STRIDE, -(-round(pixels) // STRIDE) * STRIDE)
 
 
@@ -85,11 +86,11 @@ def canvas_sizes(data: DetectionSet, long_sides: tuple[int, ...]) -> tuple[SizeH
     wide = sum(record.width > record.height for record in data.records) / len(data.records)
     ratio = median(min(r.height, r.width) / max(r.height, r.width) for r in data.records)
     short = 1.0 if min(tall, wide) > BOTH_ORIENTATIONS else ratio
-    reduction = min(1.0, _round_up(usual) / max(long_sides))
+    reduction = min(1.0, round_up(usual) / max(long_sides))
     sizes = set()
     for long_side in long_sides:
-        side = _round_up(long_side * reduction)
-        other = _round_up(side * short)
+        side = round_up(long_side * reduction)
+        other = round_up(side * short)
         sizes.add((side, other) if tall > wide else (other, side))
     return tuple(sorted(sizes, key=lambda size: size[0] * size[1]))
 

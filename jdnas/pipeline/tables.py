@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jdnas.config import RunConfig, resolve
-from jdnas.pipeline.context import STRIDE, SizeHW, base_spec_of
+from jdnas.pipeline.context import SizeHW, base_spec_of, round_up
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.space import make_space
 from latency.measure import measure_table
@@ -17,8 +17,13 @@ SAMPLES = 12
 
 
 def search_cases(config: RunConfig) -> list[tuple[DetectorSpec, SizeHW]]:
-    """Return the detectors and canvases whose layers a table for this base should hold: base, pool ends and samples, each size."""
-    sides = [-(-side // STRIDE) * STRIDE for side in config.data_settings.long_sides]
+    """Return the detectors and canvases whose layers a table for this base should hold: base, pool ends and samples, each size.
+
+    Canvases are those of large images and those of the synthetic set.
+    """
+    largest = max(config.data_settings.long_sides)
+    reductions = (1.0, min(1.0, config.data_settings.shapes_size / largest))
+    sides = sorted({round_up(side * reduction) for side in config.data_settings.long_sides for reduction in reductions}, reverse=True)
     spec = base_spec_of(config, CLASSES, max(sides))
     space, rng = make_space(spec, config.pool), random.Random(0)
     specs = [spec, space.largest, space.smallest, *(space.sample(rng) for _ in range(SAMPLES))]
