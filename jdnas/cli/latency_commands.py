@@ -36,9 +36,25 @@ def measure(
 
     Example: jdnas latency measure --target cpu-ort --base lite0 --budget 10
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     from jdnas.pipeline.tables import measure_for
 
-    path, rows = measure_for(target, base, preset, budget * 60, out)
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("of {task.fields[budget]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("measuring", total=None, budget=f"{budget:g} min")
+        path, rows = measure_for(
+            target, base, preset, budget * 60, out,
+            lambda done, planned, what: bar.update(task, completed=done, total=planned, description=what),
+        )  # fmt: skip
     print(f"{rows} rows in {path}")
 
 
