@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 from torch import Tensor, nn
 
 from export.artifact import INPUT_NAMES, OUTPUT_NAMES, ArtifactInfo
-from export.atomic import write_atomically
+from jdnas.atomic import write_atomically
 from jdnas.errors import CheckpointError, ConfigError, JdnasError, unknown_name
 from jdnas.models.detector import EXPORT, build
 from jdnas.models.layers import ConvNorm

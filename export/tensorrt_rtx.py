@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from export.atomic import write_atomically
+from jdnas.atomic import write_atomically
 from jdnas.errors import CheckpointError, JdnasError, MissingExtraError, TargetError, unknown_name
 
 

@@ -21,8 +21,8 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from export.atomic import write_atomically
     from export.ort_session import RuntimeInfo
+    from jdnas.atomic import write_atomically
     from jdnas.errors import InputError
     from latency.device_lock import exclusive_device
     from latency.engines import open_bound

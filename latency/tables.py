@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.atomic import write_atomically
+from jdnas.atomic import write_atomically
 from jdnas.errors import ConfigError, TargetError
 from jdnas.spec import DetectorSpec
 from latency.blocks import REST, Block, SizeHW

@@ -3,7 +3,6 @@
 import colorsys
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from jdnas.atomic import write_atomically
 from jdnas.data.records import Split
 from jdnas.errors import ConfigError, DataError
 
@@ -168,7 +168,4 @@ def _read_marker(path: Path) -> object:
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a file at once, so that a killed process leaves no part of one."""
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_text(json.dumps(document), encoding="utf-8")
-    os.replace(draft, path)
+    write_atomically(path, json.dumps(document).encode())

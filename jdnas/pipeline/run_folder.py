@@ -1,6 +1,5 @@
 """The run folder: where each step leaves its result, which is what makes a run resumable."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from jdnas.atomic import write_atomically
 from jdnas.config import RunConfig, dump, resolve_kept
 from jdnas.errors import CheckpointError, ConfigError
 from jdnas.search.settings import BUDGETS
@@ -111,10 +111,7 @@ def begin_run(folder: RunFolder, config: RunConfig) -> None:
         if kept.search != config.search:
             for stale in (folder.summary, *folder.student.parent.glob(folder.student.name + ".*")):
                 stale.unlink(missing_ok=True)
-    folder.root.mkdir(parents=True, exist_ok=True)
-    draft = folder.config_file.with_name("config.yaml.tmp")
-    draft.write_text(dump(config))
-    os.replace(draft, folder.config_file)
+    write_atomically(folder.config_file, dump(config).encode())
 
 
 def _kept(folder: RunFolder) -> RunConfig:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -14,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from jdnas.atomic import write_atomically
 from jdnas.report import charts, stages, tiles
 from jdnas.report.analysis import action_rows
 from jdnas.report.explain import explain
@@ -43,9 +43,8 @@ def write_report(run_dir: Path) -> Path:
     )
     environment.filters.update(words=charts.readable, flat=tiles.flat, table=tiles.table)
     page = environment.get_template("report.html.j2").render(**_context(run, run_dir), plotly=Markup(get_plotlyjs()))
-    path, partial = run_dir / "report.html", run_dir / ".report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    path = run_dir / "report.html"
+    write_atomically(path, page.encode())
     return path
 
 

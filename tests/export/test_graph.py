@@ -126,7 +126,7 @@ def test_verify_refuses_data_dependent_shapes():
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path: Path):
-    from export.atomic import write_atomically
+    from jdnas.atomic import write_atomically
 
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
