@@ -26,6 +26,9 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: KEY=VALUE, e.g. search.trials=20 (`jdnas config` lists them).")
 ]
+Trials = Annotated[int | None, typer.Option(min=0, help="Candidates to search beyond the base.")]
+MaxLatency = Annotated[float | None, typer.Option(min=0, help="Look for the best AP within this predicted latency in ms, not for H.")]
+MinAp = Annotated[float | None, typer.Option(min=0, max=1, help="Look for the cheapest detector with at least this AP, not for H.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir (or begin it if it is not there).")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
@@ -38,6 +41,13 @@ def _config(preset: str | None, overrides: list[str] | None, resumed: Path | Non
     if preset is None and resumed is not None and (resumed / "config.yaml").is_file():
         return resolve_kept(resumed / "config.yaml", chosen)
     return resolve(preset or DEFAULT_PRESET, chosen)
+
+
+def _goals(override: list[str] | None, trials: int | None, max_latency_ms: float | None, min_ap: float | None) -> list[str]:
+    """Add the options of the search to the overrides; they are short forms of settings."""
+    goals = {"search.trials": trials, "search.max_cost": max_latency_ms, "search.min_ap": min_ap}
+    latency = [] if max_latency_ms is None else ["cost=latency"]
+    return [*(override or []), *latency, *(f"{key}={value}" for key, value in goals.items() if value is not None)]
 
 
 def _run(run_dir: Path, work: Callable[["Console"], None]) -> None:
@@ -64,15 +74,16 @@ def _resume_command(run_dir: Path) -> str:
 
 def optimize(
     base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/optimize"),
-    weights: Weights = None, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False,
-    quiet: Quiet = False,
+    weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None, min_ap: MinAp = None, seed: Seed = None,
+    device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Do the whole job: train the base and the teacher pool, search, export, check, benchmark, report.
 
     Example: jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir runs/demo
     """
+    settings = _goals(override, trials, max_latency_ms, min_ap)
     config = _config(
-        preset, override, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
+        preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
     )
 
     def work(console: "Console") -> None:
@@ -136,8 +147,8 @@ def teacher_space(
 
 def search_run(
     context: typer.Context, base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None,
-    run_dir: RunDir = Path("runs/search"), weights: Weights = None, seed: Seed = None, device: Device = None, override: Override = None,
-    resume: Resume = False, quiet: Quiet = False,
+    run_dir: RunDir = Path("runs/search"), weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None,
+    min_ap: MinAp = None, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Search student-teacher pairs (training base and pool first, if they are not there).
 
@@ -145,8 +156,9 @@ def search_run(
     """
     if context.invoked_subcommand is not None:
         return
+    settings = _goals(override, trials, max_latency_ms, min_ap)
     config = _config(
-        preset, override, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
+        preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
     )
     _until("search", config, run_dir, resume, quiet)
 

@@ -10,6 +10,7 @@ from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.workshop import StudentWorkshop
 from jdnas.search.climb import SearchResult, run
 from jdnas.search.history import History, Trial
+from jdnas.search.objective import objective_for, unmet_budget
 from jdnas.search.study import SearchStudy
 from jdnas.search.workshop import Candidate, Cost, SearchTask
 from jdnas.student.actions import ActionRules
@@ -70,7 +71,10 @@ def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobPro
         progress.stage(f"Search: up to {settings.trials} candidates", plan.candidate * plan.candidates),
         SearchStudy.open(context.folder.study_url, task, settings) as study,
     ):
-        return run(study, workshop, cost, on_start=on_start, on_finish=on_finish)
+        result = run(study, workshop, cost, on_start=on_start, on_finish=on_finish)
+    if result.history.complete and (unmet := unmet_budget(result.history, objective_for(task, cost, settings))):
+        progress.say(f"[yellow]{unmet}[/yellow]")
+    return result
 
 
 def ensure_control(context: Context, history: History, student: Trial, base_state: State, progress: JobProgress, units: float) -> Control:
