@@ -19,7 +19,7 @@ class PhaseSettings(Settings):
 
     epochs: float = Field(12, gt=0)
     depth_share: float = Field(1.0, ge=0, le=1)
-    widths: tuple[Factor, ...] = Field((1.0,), min_length=1)
+    widths: tuple[Factor, ...] = Field((1.0, 1.25, 1.5), min_length=1)
     subnets: int = Field(1, ge=0)
     lr_factor: float = Field(1.0, gt=0)
 

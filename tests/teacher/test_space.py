@@ -2,9 +2,10 @@ import random
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from jdnas.presets import preset
-from jdnas.teacher.settings import PoolSettings
+from jdnas.teacher.settings import PhaseSettings, PoolSettings
 from jdnas.teacher.space import Choice, SubnetSpace, make_space
 
 
@@ -64,3 +65,9 @@ def test_phases_release_the_space_from_the_top() -> None:
     assert half.min_depths == (3, 3, 3, 3)
     assert half.largest == space.largest
     assert space.released(1.0, space.factors) == space
+
+
+@pytest.mark.parametrize("widths", [(), (1.0, -1.0), (1.0, 2.0), (1.0,)])
+def test_phases_that_do_not_fit_the_pool_are_refused(widths: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError):
+        PoolSettings(widths=(1.0, 1.5), phases=(PhaseSettings(widths=widths),))
