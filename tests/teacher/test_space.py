@@ -8,6 +8,8 @@ from jdnas.presets import preset
 from jdnas.teacher.settings import PhaseSettings, PoolSettings
 from jdnas.teacher.space import Choice, SubnetSpace, make_space
 
+ONE_WIDTH = (PhaseSettings(widths=(1.0,)),)
+
 
 @pytest.mark.parametrize("base", ["r18", "r50", "lite0"])
 def test_ends_and_samples_lie_in_the_space(base: str) -> None:
@@ -47,13 +49,13 @@ def test_mutation_changes_one_thing_by_one_step() -> None:
 
 
 def test_space_of_one_subnet_has_no_mutation() -> None:
-    space = make_space(preset("r18", 3), PoolSettings(widths=(1.0,), extra_depth=0, fewer_depth=0))
+    space = make_space(preset("r18", 3), PoolSettings(widths=(1.0,), phases=ONE_WIDTH, extra_depth=0, fewer_depth=0))
     assert space.size() == 1
     assert space.mutate(space.largest, random.Random(0)) is None
 
 
 def test_foreign_spec_is_refused() -> None:
-    space = make_space(preset("r18", 3), PoolSettings(widths=(1.0,)))
+    space = make_space(preset("r18", 3), PoolSettings(widths=(1.0,), phases=ONE_WIDTH))
     with pytest.raises(ValueError, match="neck are not in this space"):
         space.choice_of(replace(space.largest, neck=512))
 
