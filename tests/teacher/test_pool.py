@@ -11,14 +11,14 @@ from jdnas.models.weights import cut
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.calibrate import recalibrate
 from jdnas.teacher.pool import TeacherPool, load_pool
-from jdnas.teacher.settings import PoolSettings
+from jdnas.teacher.settings import PhaseSettings, PoolSettings
 from jdnas.teacher.space import make_space
 
 CPU = torch.device("cpu")
 
 
 def make_pool(small: DetectorSpec) -> TeacherPool:
-    space = make_space(small, PoolSettings(widths=(1.0, 1.5)))
+    space = make_space(small, PoolSettings(widths=(1.0, 1.5), phases=(PhaseSettings(widths=(1.0, 1.5)),)))
     torch.manual_seed(0)
     return TeacherPool(space, build(space.largest).state_dict(), ("a", "b"))
 
