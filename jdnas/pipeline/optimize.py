@@ -1,6 +1,5 @@
 """`jdnas optimize`: the main job. Every step leaves its result in the run folder and is skipped when it is there."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,19 @@ from jdnas.config import RunConfig
 from jdnas.models.complexity import multiply_adds
 from jdnas.models.weights import State
 from jdnas.pipeline.base import check_sources, ensure_base
-from jdnas.pipeline.context import Context, SizeHW, load_context
+from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.deliver import check_runtime, deliver, measure
 from jdnas.pipeline.plan import WorkPlan, work_plan
 from jdnas.pipeline.pool import ensure_pool
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.pipeline.search import Control, ensure_control, run_search
-from jdnas.pipeline.summary import describe_data, draw_examples, model_figures, report_data, versions
+from jdnas.pipeline.summary import draw_examples, make_summary, report_data
 from jdnas.report.build import write_report
-from jdnas.search.analyses import counts
 from jdnas.search.climb import SearchResult
 from jdnas.search.history import History, Trial
 from jdnas.search.workshop import Cost, size_hw_from_key
-from jdnas.spec import DetectorSpec
+from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import load_detector, read_json, save_detector, write_json
 from latency.predictor import Predictor
 from latency.tables import load_table
@@ -50,22 +48,21 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
 
     Wrong input raises an InputError before anything is written; Ctrl-C leaves the run resumable.
     """
-    folder, config = open_run(run_dir, config, resume=resume)
-    check_sources(config)
     check_runtime(load_target(config.target))
     cost = make_cost(config)
-    context = load_context(config, folder)
-    begin_run(folder, config)
+    context = _begin(config, run_dir, resume)
     plan = work_plan(context)
     progress = JobProgress(console, plan.total, quiet=quiet)
     _announce(context, plan, progress)
-    with run_lock(folder), progress.running():
+    with run_lock(context.folder), progress.running():
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
-        result = run_search(context, pool, cost, progress, plan)
-        if result.stopped_by == "interrupt":
-            raise KeyboardInterrupt
+        result = _search(context, pool, cost, progress, plan)
         student = pick_student(result.history, config.student.max_cost_ratio)
+        if student.cost and student.cost > config.student.max_cost_ratio * (result.history[0].cost or 0):
+            progress.say(
+                f"[yellow]no candidate costs at most {config.student.max_cost_ratio:.0%} of the base; the best score is taken[/yellow]"
+            )
         control = ensure_control(context, result.history, student, base_state, progress, plan.control)
         with progress.stage("Export, parity check, benchmark, report", plan.delivery):
             return _deliver_and_report(context, result, student, control, base_state, command, progress)
@@ -73,24 +70,35 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
 
 def run_until(step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False) -> None:
     """Run the first steps of the main job in a run folder: up to "base", "pool" or "search"."""
-    folder, config = open_run(run_dir, config, resume=resume)
-    check_sources(config)
     cost = make_cost(config) if step == "search" else None
-    context = load_context(config, folder)
-    begin_run(folder, config)
+    context = _begin(config, run_dir, resume)
     plan = work_plan(context)
     parts = {"base": plan.base, "pool": plan.pool, "search": plan.candidate * plan.candidates}
     wanted = list(parts)[: list(parts).index(step) + 1]
     progress = JobProgress(console, sum(parts[name] for name in wanted), quiet=quiet)
     _announce(context, plan, progress)
-    with run_lock(folder), progress.running():
+    with run_lock(context.folder), progress.running():
         base_state = ensure_base(context, progress, plan.base)
         if "pool" in wanted:
             pool = ensure_pool(context, base_state, progress, plan.pool)
         if cost is not None:
-            result = run_search(context, pool, cost, progress, plan)
-            if result.stopped_by == "interrupt":
-                raise KeyboardInterrupt
+            _search(context, pool, cost, progress, plan)
+
+
+def _begin(config: RunConfig, run_dir: Path, resume: bool) -> Context:
+    """Check all that was given, and only then write the run's settings."""
+    folder, config = open_run(run_dir, config, resume=resume)
+    check_sources(config)
+    context = load_context(config, folder)
+    begin_run(folder, config)
+    return context
+
+
+def _search(context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan) -> SearchResult:
+    result = run_search(context, pool, cost, progress, plan)
+    if result.stopped_by == "interrupt":
+        raise KeyboardInterrupt
+    return result
 
 
 def _announce(context: Context, plan: WorkPlan, progress: JobProgress) -> None:
@@ -110,47 +118,23 @@ def _student_weights(context: Context, student: Trial, base_state: State) -> Sta
     return base_state if student.number == 0 else load_detector(context.folder.candidate(student.number))[1]
 
 
-def _figures(spec: DetectorSpec, size: SizeHW, metrics: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    return model_figures(spec, size, metrics) | {
-        "latency_ms": row["median_ms"],
-        "fps": row["fps"],
-        "latency_spread_ms": [row["p5_ms"], row["p95_ms"]],
-    }
-
-
 def _deliver_and_report(
     context: Context, result: SearchResult, student: Trial, control: Control, base_state: State, command: str, progress: JobProgress
 ) -> dict[str, Any]:
-    folder, config, base_size = context.folder, context.config, context.base_size_hw
-    size = size_hw_from_key(student.size or "")
+    folder, base_size, size = context.folder, context.base_size_hw, size_hw_from_key(student.size or "")
     weights = _student_weights(context, student, base_state)
     save_detector(folder.student, student.student, weights, {"trial": student.number, "classes": list(context.train.classes),
                   "size_hw": list(size), "metrics": student.metrics})  # fmt: skip
-    base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
     delivered = deliver(context, "student", student.student, weights, size, folder.student, student.ap)
     base_delivered = deliver(context, "base", context.base_spec, base_state, base_size, folder.base)
     timing = measure(context, [base_delivered.artifact, delivered.artifact]).to_dict()
-    rows = timing["rows"]
-    base = _figures(context.base_spec, base_size, base_metrics, rows[0])
-    summary: dict[str, Any] = {
-        "base": base,
-        "control": _figures(context.base_spec, base_size, dict(control.metrics), rows[0]) | {"extra_images": control.images},
-        "student": _figures(student.student, size, student.metrics[student.size or ""], rows[1])
-        | {"artifact": str(delivered.artifact.relative_to(folder.root)), "parity": delivered.parity, "trial": student.number,
-           "score": student.score},
-        "search": counts(result.history, config.search.k) | {"seconds": result.history.seconds, "stopped_by": result.stopped_by},
-        "target": {"name": config.target, **timing},
-        "seed": config.seed, "command": command, "versions": versions(), "data": describe_data(context),
-        "settings": config.model_dump(mode="json"), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }  # fmt: skip
-    summary["base"] |= {"score": result.history[0].score, "artifact": str(base_delivered.artifact.relative_to(folder.root))}
+    base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
+    summary = make_summary(context, result, student, control, base_metrics, timing, delivered, command)
     models = [("base", context.base_spec, base_state, base_size), ("student", student.student, weights, size)]
     per_class = {"base": base_metrics["per_class"], "control": control.metrics["per_class"],
                  "student": student.metrics[student.size or ""]["per_class"]}  # fmt: skip
-    extra = report_data(context, result.history, student) | {"per_class": per_class, "parity": delivered.parity, "benchmark": rows,
-                                                              "examples": draw_examples(context, models)}  # fmt: skip
-    write_json(folder.report_data, extra)
+    extra = {"per_class": per_class, "parity": delivered.parity, "benchmark": timing["rows"], "examples": draw_examples(context, models)}
+    write_json(folder.report_data, report_data(context, result.history, student) | extra)
     write_json(folder.summary, summary)
-    report = write_report(folder.root)
-    progress.say(f"report: {report}")
+    progress.say(f"report: {write_report(folder.root)}")
     return summary

@@ -1,6 +1,7 @@
 """summary.json and report_data.json: what came out of a run, in figures."""
 
 import platform
+import time
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,8 +16,11 @@ from jdnas.models.bound import materialize
 from jdnas.models.complexity import backbone_parameters, multiply_adds, parameters, per_part
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
+from jdnas.pipeline.deliver import Delivery
+from jdnas.pipeline.search import Control
 from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
-from jdnas.search.analyses import capacities, gains_by_change
+from jdnas.search.analyses import capacities, counts, gains_by_change
+from jdnas.search.climb import SearchResult
 from jdnas.search.history import History, Trial
 from jdnas.search.workshop import size_hw_from_key
 from jdnas.spec import DetectorSpec
@@ -37,11 +41,34 @@ def versions() -> dict[str, str]:
     return found
 
 
-def model_figures(spec: DetectorSpec, size_hw: SizeHW, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return AP and complexity of one detector in the units of summary.json; latency is added where it was measured."""
+def _figures(spec: DetectorSpec, size_hw: SizeHW, metrics: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "ap": metrics["ap"], "ap50": metrics["ap50"], "flops_g": multiply_adds(spec, size_hw) / 1e9,
+        "ap": metrics["ap"], "ap50": metrics["ap50"], "latency_ms": row["median_ms"], "fps": row["fps"],
+        "latency_spread_ms": [row["p5_ms"], row["p95_ms"]], "flops_g": multiply_adds(spec, size_hw) / 1e9,
         "params_m": parameters(spec) / 1e6, "size_hw": list(size_hw), "spec": spec.to_dict(),
+    }  # fmt: skip
+
+
+def make_summary(
+    context: Context, result: SearchResult, student: Trial, control: Control, base_metrics: dict[str, Any], timing: dict[str, Any],
+    delivered: Delivery, command: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Return summary.json: base, control and student with AP, latency and complexity, the search, the target, and provenance.
+
+    `timing` is a benchmark report of the base's and the student's engines, in this order.
+    """
+    config, base_size, size = context.config, context.base_size_hw, student.size or ""
+    base_row, student_row = timing["rows"]
+    base = _figures(context.base_spec, base_size, base_metrics, base_row)
+    own = _figures(student.student, size_hw_from_key(size), student.metrics[size], student_row)
+    artifact = str(delivered.artifact.relative_to(context.folder.root))
+    return {
+        "base": base | {"score": result.history[0].score},
+        "control": _figures(context.base_spec, base_size, dict(control.metrics), base_row) | {"extra_images": control.images},
+        "student": own | {"artifact": artifact, "parity": delivered.parity, "trial": student.number, "score": student.score},
+        "search": counts(result.history, config.search.k) | {"seconds": result.history.seconds, "stopped_by": result.stopped_by},
+        "target": {"name": config.target, **timing}, "seed": config.seed, "command": command, "versions": versions(),
+        "data": describe_data(context), "settings": config.model_dump(mode="json"), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }  # fmt: skip
 
 
