@@ -63,6 +63,7 @@ class StudentSettings(Settings):
 class RunConfig(Settings):
     """Everything that decides a run of `jdnas optimize`; the run folder keeps it as config.yaml.
 
+    `pretrained_lr_factor`: factor on every learning rate where the base starts from trained weights, which large steps would undo.
     `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more.
     """
 
@@ -74,6 +75,7 @@ class RunConfig(Settings):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cost: Literal["latency", "multiply_adds"] = "latency"
+    pretrained_lr_factor: float = Field(1.0, gt=0)
     data_settings: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     base_train: TrainSettings = TrainSettings()

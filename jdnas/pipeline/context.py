@@ -20,6 +20,7 @@ from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.presets import preset, scale_backbone
 from jdnas.spec import DetectorSpec, Head
 from jdnas.training.checkpoint import read_json
+from jdnas.training.settings import TrainSettings
 
 SizeHW = tuple[int, int]
 STRIDE = 32
@@ -136,6 +137,19 @@ def data_folder(config: RunConfig, folder: RunFolder) -> Path:
     return root
 
 
+def _for_trained_weights(config: RunConfig) -> RunConfig:
+    """Return the settings with their learning rates as they hold for a base that starts from trained weights."""
+    factor = config.pretrained_lr_factor
+
+    def scaled(train: TrainSettings) -> TrainSettings:
+        return train.model_copy(update={"lr": train.lr * factor})
+
+    pool = config.pool.model_copy(update={"train": scaled(config.pool.train)})
+    return config.model_copy(
+        update={"base_train": scaled(config.base_train), "candidate_train": scaled(config.candidate_train), "pool": pool}
+    )
+
+
 def load_context(config: RunConfig, folder: RunFolder) -> Context:
     """Read and check the data, and derive resolutions, spec and device from the settings."""
     device = pick_device(config.device)
@@ -144,4 +158,6 @@ def load_context(config: RunConfig, folder: RunFolder) -> Context:
     check_splits(train, val)
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
+    if config.base in PRETRAINED or config.weights is not None:
+        config = _for_trained_weights(config)
     return Context(config, folder, train, val, sizes, spec, device)
