@@ -123,3 +123,14 @@ def test_damaged_weights(nano: Context, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="truncated"):
         check_sources(resolve(NANO, {"weights": str(path)}))
+
+
+def test_learning_rates_shrink_for_trained_weights_only(nano: Context, tmp_path: Path) -> None:
+    save_detector(tmp_path / "mine", nano.base_spec, build(nano.base_spec).state_dict(), {})
+    config = nano.config.model_copy(update={"pretrained_lr_factor": 0.5})
+    scratch = load_context(config, nano.folder).config
+    tuned = load_context(config.model_copy(update={"weights": str(tmp_path / "mine.safetensors")}), nano.folder).config
+    for name in ("base_train", "candidate_train"):
+        assert getattr(scratch, name) == getattr(config, name)
+        assert getattr(tuned, name).lr == pytest.approx(0.5 * getattr(config, name).lr)
+    assert tuned.pool.train.lr == pytest.approx(0.5 * config.pool.train.lr)
