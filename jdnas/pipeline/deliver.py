@@ -1,5 +1,6 @@
 """From weights to engines: export, parity check on real images, and the benchmark on the target."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,13 @@ def deliver(
     `ap` is the detector's AP in PyTorch; with it, the engine's AP on the whole validation set is part of the check.
     """
     artifact, record = stem.with_suffix(".onnx"), stem.with_name(stem.name + ".parity.json")
-    if artifact.exists() and record.exists():
-        return Delivery(artifact, read_json(record))
+    weights = hashlib.sha256(stem.with_suffix(".safetensors").read_bytes()).hexdigest()[:16]
+    if artifact.exists() and record.exists() and (kept := read_json(record)).get("weights") == weights:
+        return Delivery(artifact, kept)
     candidate = stem.with_name(stem.name + ".unchecked.onnx")
     provenance = {"run": context.folder.root.name, "detector": name, "seed": context.config.seed, "data": context.train.name}
     export_onnx(state, spec, size_hw=size_hw, batch=1, path=candidate, classes=context.train.classes, provenance=provenance)
-    parity = _parity(context, spec, state, size_hw, candidate, ap)
+    parity = _parity(context, spec, state, size_hw, candidate, ap) | {"weights": weights}
     if not parity["passed"]:
         failed = stem.with_name(stem.name + ".failed.onnx")
         os.replace(candidate, failed)

@@ -37,10 +37,11 @@ def make_cost(config: RunConfig) -> Cost:
 
 
 def pick_student(history: History, max_cost_ratio: float) -> Trial:
-    """Return the best-scoring candidate that costs at most `max_cost_ratio` of the base; the best one of all where none does."""
+    """Return the best candidate that beats the base's score and costs at most `max_cost_ratio` of it; else the best pair of all."""
     base = history[0]
-    cheap = [t for t in history.complete if t.number and t.cost is not None and base.cost and t.cost <= max_cost_ratio * base.cost]
-    return max(cheap, key=lambda trial: (trial.score, -trial.number), default=history.best())
+    cost, score = base.cost or 0.0, base.score or 0.0
+    found = [t for t in history.complete if t.number and (t.cost or 0) <= max_cost_ratio * cost and (t.score or 0) > score]
+    return max(found, key=lambda trial: (trial.score, -trial.number), default=history.best())
 
 
 def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console, command: str, quiet: bool = False) -> dict[str, Any]:
@@ -58,11 +59,11 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
         result = _search(context, pool, cost, progress, plan)
-        student = pick_student(result.history, config.student.max_cost_ratio)
-        if student.cost and student.cost > config.student.max_cost_ratio * (result.history[0].cost or 0):
-            progress.say(
-                f"[yellow]no candidate costs at most {config.student.max_cost_ratio:.0%} of the base; the best score is taken[/yellow]"
-            )
+        limit = config.student.max_cost_ratio
+        student = pick_student(result.history, limit)
+        if student.number == 0 or (student.cost or 0) > limit * (result.history[0].cost or 0):
+            progress.say("[yellow]no candidate is both cheaper and better than the base; the best pair is taken as it is. "
+                         "Search longer with --resume --trials N[/yellow]")  # fmt: skip
         control = ensure_control(context, result.history, student, base_state, progress, plan.control)
         with progress.stage("Export, parity check, benchmark, report", plan.delivery):
             return _deliver_and_report(context, result, student, control, base_state, command, progress)

@@ -90,7 +90,7 @@ def test_report_and_status_of_the_run(nano_run: NanoRun) -> None:
     assert code == 0 and "3 of 3 candidates" in out
 
 
-def test_the_student_is_the_best_cheap_candidate(nano_run: NanoRun) -> None:
+def test_the_student_is_cheaper_and_better_where_one_is(nano_run: NanoRun) -> None:
     from jdnas.search.study import SearchStudy
 
     with SearchStudy.load(f"sqlite:///{nano_run.folder / 'study.db'}") as study:
@@ -98,7 +98,6 @@ def test_the_student_is_the_best_cheap_candidate(nano_run: NanoRun) -> None:
     trial = nano_run.summary["student"]["trial"]
     ratio = json.loads(json.dumps(nano_run.summary["settings"]))["student"]["max_cost_ratio"]
     assert pick_student(history, ratio).number == trial
-    cheap = [t for t in history.complete if t.number and t.cost <= ratio * history[0].cost]
-    if cheap:
-        assert history[trial].score == max(t.score for t in cheap)
+    better = [t for t in history.complete if t.number and t.cost <= ratio * history[0].cost and t.score > history[0].score]
+    assert history[trial].score == max((t.score for t in better), default=history.best().score)
     assert pick_student(history, 1e-9).number == history.best().number
