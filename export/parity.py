@@ -50,7 +50,7 @@ Predict = Callable[[Tensor, Tensor], DetectionsLike]
 class Tolerances:
     """How far detections may differ: box coordinates in pixels, scores, and AP (0..1). `score_threshold` is the detector's.
 
-    `unmatched` is the share of detections that may lack a partner: where an IoU lies on the threshold of a suppression, the last bit
+    `unmatched` is the share of detections that may lack a partner: where an overlap lies on the threshold of a suppression, the last bit
     decides. One in two thousand was seen on real images.
     """
 
