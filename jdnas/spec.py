@@ -64,6 +64,11 @@ class Head:
     `candidates` are kept per level before NMS and `proposals` per image after it (`train_*` while training);
     `anchor_samples` and `roi_samples` are the balanced samples per image that the losses are computed on;
     anchor sizes are in pixels of the network input, one per FPN level.
+
+    Conventions in which detectors of different origin differ; the defaults are torchvision's. `round_anchors`: anchor corners are
+    rounded to whole pixels, and strides are the canvas divided by the map without remainder; else both are exact. `anchor_offset`:
+    first anchor center from the corner of the image, in strides. `roi_aligned`: RoIAlign reads half a pixel further left and up, where
+    pixel centers are. `roi_sampling`: its samples per bin and direction; 0 takes as many as the bin has pixels.
     """
 
     kind: Literal["rcnn"] = "rcnn"
@@ -71,6 +76,10 @@ class Head:
     rpn_width: int = 256
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    round_anchors: bool = True
+    anchor_offset: float = 0.0
+    roi_aligned: bool = False
+    roi_sampling: int = 2
     candidates: int = 1000
     proposals: int = 1000
     train_candidates: int = 2000
@@ -87,7 +96,8 @@ class Head:
 class DetectorSpec:
     """A Faster R-CNN FPN detector (Joint-DetNAS, section 3.1): everything that decides its shapes and nothing else.
 
-    `num_classes` counts foreground classes; class index 0 of the network is the background.
+    `num_classes` counts foreground classes; class index 0 of the network is the background. `stride_in_1x1`: bottleneck blocks
+    have their stride in the first convolution rather than in the 3x3 one, as in the original (Caffe) ResNets.
     """
 
     family: str
@@ -96,6 +106,7 @@ class DetectorSpec:
     num_classes: int
     neck: int = 256
     head: Head = field(default_factory=Head)
+    stride_in_1x1: bool = False
 
     def __post_init__(self) -> None:
         traits = self.traits
@@ -105,6 +116,10 @@ class DetectorSpec:
         widths += [w for stage in self.stages for w in (stage.width, stage.depth, *stage.inner)]
         if min(widths) < 1:
             raise ConfigError("every width, depth and class count of a spec must be at least 1")
+        if self.head.roi_sampling < 0:
+            raise ConfigError(f"roi_sampling must be 0 (as many as a bin has pixels) or more, got {self.head.roi_sampling}")
+        if self.stride_in_1x1 and traits.block != "bottleneck":
+            raise ConfigError(f"family {self.family!r} has no bottleneck blocks, so it cannot have stride_in_1x1")
         if traits.tied_stem and self.stem != self.stages[0].width:
             raise ConfigError(f"family {self.family!r} needs stem == stages[0].width, got {self.stem} and {self.stages[0].width}")
         if traits.first_block_unexpanded and self.stages[0].inner[0] != self.stem:

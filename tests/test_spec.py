@@ -6,7 +6,7 @@ from hypothesis import given
 
 from jdnas.errors import ConfigError
 from jdnas.presets import preset
-from jdnas.spec import FAMILIES, DetectorSpec, Stage
+from jdnas.spec import FAMILIES, DetectorSpec, Head, Stage
 from tests.models.specs import QUICK, plain_spec, specs
 
 
@@ -57,6 +57,8 @@ def test_every_family_has_its_constants_for_each_stage(family: str) -> None:
         ({"neck": 0}, "must be at least 1"),
         ({"stages": (Stage(4, (4,)), Stage(4, ()), Stage(4, (4,)), Stage(4, (4,)))}, "must be at least 1"),
         ({"stem": 6}, r"needs stem == stages\[0\]\.width, got 6 and 4"),
+        ({"stride_in_1x1": True}, "'resnet_basic' has no bottleneck blocks"),
+        ({"head": Head(roi_sampling=-1)}, "roi_sampling must be 0 .* or more, got -1"),
     ],
 )
 def test_impossible_specs_are_refused(change: dict[str, object], message: str) -> None:

@@ -71,8 +71,12 @@ def _block(spec: DetectorSpec, stage: int, position: int, reads: int, size: Size
         yield conv("conv1", reads, inner, 3, stride, small)
         yield conv("conv2", inner, this.width, 3, 1, small)
     else:
-        yield conv("conv1", reads, inner, 1, 1, size)
-        yield conv("conv2", inner, inner, 3, stride, small)
+        if spec.stride_in_1x1:
+            yield conv("conv1", reads, inner, 1, stride, small)
+            yield conv("conv2", inner, inner, 3, 1, small)
+        else:
+            yield conv("conv1", reads, inner, 1, 1, size)
+            yield conv("conv2", inner, inner, 3, stride, small)
         yield conv("conv3", inner, this.width, 1, 1, small)
     if position == 0 and not (stage == 0 and traits.tied_stem):
         yield conv("shortcut", reads, this.width, 1, stride, small)

@@ -68,7 +68,8 @@ class Detector(nn.Module):
 
     def roi_features(self, pyramid: Sequence[Tensor], boxes_xyxy: Tensor) -> Tensor:
         """Pool boxes `[B, R, 4]` in canvas pixels into `[B, R, neck, 7, 7]`."""
-        return pool_rois(pyramid, boxes_xyxy, self.forms.roi)
+        head, forms = self.spec.head, self.forms
+        return pool_rois(pyramid, boxes_xyxy, forms.roi, sampling=head.roi_sampling, aligned=head.roi_aligned, limit=forms.roi_samples)
 
     def forward(self, images: Tensor, sizes_hw: Tensor) -> Detections:
         """Detect objects in normalized images `[B, 3, H, W]` of true sizes `sizes_hw` `[B, 2]`."""

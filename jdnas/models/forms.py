@@ -12,7 +12,8 @@ class Forms:
 
     The defaults run eagerly and equal torchvision without bounds. "fixed_point", "gather" and "blockwise" have static shapes and
     standard operators only: there, `nms_iterations` is the longest chain of suppressions that is resolved, and the per-class
-    suppression looks at the `detection_candidates` best class scores of an image.
+    suppression looks at the `detection_candidates` best class scores of an image. Where the samples of a RoI bin are as many as its
+    pixels, "gather" takes at most `roi_samples` per direction: exact for RoIs up to 7 times as many map pixels high and wide.
     """
 
     nms: NmsForm = "greedy"
@@ -20,6 +21,7 @@ class Forms:
     topk: TopkForm = "direct"
     nms_iterations: int = 16
     detection_candidates: int = 1000
+    roi_samples: int = 4
 
 
 EAGER = Forms()

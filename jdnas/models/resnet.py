@@ -1,5 +1,7 @@
 """ResNet backbones with basic and bottleneck blocks and free widths (He et al. 2016)."""
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,15 +27,18 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, strided 3x3 and 1x1 convolutions around a shortcut."""
+    """1x1, 3x3 and 1x1 convolutions around a shortcut; the stride is in the 3x3 one unless `stride_in_1x1` puts it into the first."""
 
     residual_norm = "conv3.norm"
 
-    def __init__(self, reads: Axis, inner: Axis, writes: Axis, stride: int, *, project: bool, eps: float) -> None:
+    def __init__(
+        self, reads: Axis, inner: Axis, writes: Axis, stride: int, *, project: bool, eps: float, stride_in_1x1: bool = False
+    ) -> None:
         super().__init__()
+        before, within = (stride, 1) if stride_in_1x1 else (1, stride)
         first, second = Axis(f"{inner.name}.a", inner.width), Axis(f"{inner.name}.b", inner.width)
-        self.conv1 = ConvNorm(reads, first, eps=eps)
-        self.conv2 = ConvNorm(first, second, 3, stride, eps=eps)
+        self.conv1 = ConvNorm(reads, first, 1, before, eps=eps)
+        self.conv2 = ConvNorm(first, second, 3, within, eps=eps)
         self.conv3 = ConvNorm(second, writes, eps=eps, activation="none")
         self.shortcut = ConvNorm(reads, writes, 1, stride, eps=eps, activation="none") if project else nn.Identity()
 
@@ -48,7 +53,7 @@ class ResNet(nn.Module):
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
         traits = spec.traits
-        block = BasicBlock if traits.block == "basic" else Bottleneck
+        block = BasicBlock if traits.block == "basic" else partial(Bottleneck, stride_in_1x1=spec.stride_in_1x1)
         reads = Axis("s0" if traits.tied_stem else "stem", spec.stem)
         self.stem = ConvNorm(Axis("image", 3), reads, 7, 2, eps=traits.norm_eps)
         self.stages = nn.ModuleList()

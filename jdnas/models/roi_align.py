@@ -1,4 +1,4 @@
-"""Multi-level RoIAlign (He et al. 2017), equal to torchvision's MultiScaleRoIAlign with two samples per bin and direction."""
+"""Multi-level RoIAlign (He et al. 2017); by default equal to torchvision's MultiScaleRoIAlign with two samples per bin and direction."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -24,13 +24,21 @@ def level_index(boxes_xyxy: Tensor) -> Tensor:
     return (level.to(torch.int64) - MIN_LEVEL).clamp(0, MAX_LEVEL - MIN_LEVEL)
 
 
-def pool_rois(pyramid: Sequence[Tensor], boxes_xyxy: Tensor, form: RoiForm) -> Tensor:
-    """Pool boxes `[B, R, 4]` (canvas pixels) from P2..P5 into `[B, R, C, 7, 7]`; maps beyond the fourth are not used."""
+def pool_rois(
+    pyramid: Sequence[Tensor], boxes_xyxy: Tensor, form: RoiForm, *, sampling: int = SAMPLES, aligned: bool = False, limit: int = 4
+) -> Tensor:
+    """Pool boxes `[B, R, 4]` (canvas pixels) from P2..P5 into `[B, R, C, 7, 7]`; maps beyond the fourth are not used.
+
+    `sampling` and `aligned` are `roi_sampling` and `roi_aligned` of `jdnas.spec.Head`. With `sampling` 0 the form "gather" takes at most
+    `limit` samples per bin and direction.
+    """
     maps = list(pyramid[: MAX_LEVEL - MIN_LEVEL + 1])
-    return _by_level(maps, boxes_xyxy) if form == "levels" else _by_gather(maps, boxes_xyxy)
+    if form == "levels":
+        return _by_level(maps, boxes_xyxy, sampling, aligned)
+    return _by_gather(maps, boxes_xyxy, sampling or -limit, aligned)
 
 
-def _by_level(maps: list[Tensor], boxes_xyxy: Tensor) -> Tensor:
+def _by_level(maps: list[Tensor], boxes_xyxy: Tensor, sampling: int, aligned: bool) -> Tensor:
     batch, count = boxes_xyxy.shape[:2]
     levels = level_index(boxes_xyxy).flatten()
     image = torch.arange(batch, device=boxes_xyxy.device, dtype=torch.float32).repeat_interleave(count)
@@ -39,14 +47,14 @@ def _by_level(maps: list[Tensor], boxes_xyxy: Tensor) -> Tensor:
     for level, features in enumerate(maps):
         index = (levels == level).nonzero().squeeze(1)
         # The operator knows no bfloat16, and half would round the boxes.
-        part = roi_align(features.float(), rois[index], ROI_SIZE, 1 / 2 ** (level + MIN_LEVEL), SAMPLES)
+        part = roi_align(features.float(), rois[index], ROI_SIZE, 1 / 2 ** (level + MIN_LEVEL), sampling, aligned)
         order.append(index)
         pooled.append(part.to(features.dtype))
     result = torch.cat(pooled)[torch.cat(order).argsort()]
     return result.reshape(batch, count, *result.shape[1:])
 
 
-def _by_gather(maps: list[Tensor], boxes_xyxy: Tensor) -> Tensor:
+def _by_gather(maps: list[Tensor], boxes_xyxy: Tensor, sampling: int, aligned: bool) -> Tensor:
     batch, count = boxes_xyxy.shape[:2]
     # One row per pixel, so that every sample reads contiguous memory.
     rows = torch.cat([features.flatten(2).transpose(1, 2) for features in maps], 1)
@@ -57,9 +65,9 @@ def _by_gather(maps: list[Tensor], boxes_xyxy: Tensor) -> Tensor:
     level = level_index(boxes_xyxy)
     height, width, start = (_per_level(values, level) for values in (heights, widths, starts))
     scale = _per_level([1 / 2 ** (index + MIN_LEVEL) for index in range(len(maps))], level)[..., None]
-    y, y_weight = _axis_samples(boxes_xyxy[..., 1::2] * scale, height)
-    x, x_weight = _axis_samples(boxes_xyxy[..., 0::2] * scale, width)
-    # [B, R, 7, 7, 4, 4]: bins, then the 4 x 4 pixels that the samples of a bin read.
+    y, y_weight = _axis_samples(boxes_xyxy[..., 1::2] * scale, height, sampling, aligned)
+    x, x_weight = _axis_samples(boxes_xyxy[..., 0::2] * scale, width, sampling, aligned)
+    # [B, R, 7, 7, 2S, 2S]: bins, then the pixels that the S x S samples of a bin read.
     index = start[..., None, None, None, None] + (y * width[..., None, None])[..., :, None, :, None] + x[..., None, :, None, :]
     weight = y_weight[..., :, None, :, None] * x_weight[..., None, :, None, :]
     index = index.clamp(0, pixels - 1) + torch.arange(0, batch * pixels, pixels, device=rows.device).reshape(-1, 1, 1, 1, 1, 1)
@@ -69,7 +77,7 @@ def _by_gather(maps: list[Tensor], boxes_xyxy: Tensor) -> Tensor:
 
 def _weighted_rows(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     # rows [P, C], index and weight [RoIs, bins * reads] -> [RoIs * bins, C], in parts that bound the memory of the gathered rows.
-    channels, reads = rows.shape[1], (2 * SAMPLES) ** 2
+    channels, reads = rows.shape[1], index.shape[1] // ROI_SIZE**2
     rois_at_once = max(1, _GATHERED_AT_ONCE // (index.shape[1] * channels))
     parts = []
     for some_index, some_weight in zip(torch.split(index, rois_at_once), torch.split(weight, rois_at_once), strict=True):
@@ -82,20 +90,29 @@ def _per_level(values: Sequence[float], level: Tensor) -> Tensor:
     return torch.tensor(values, device=level.device).index_select(0, level.flatten()).reshape(level.shape)
 
 
-def _axis_samples(edges: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    # edges [B, R, 2] in map pixels, size [B, R] -> pixel indices and weights [B, R, 7, 4]: 2 samples of a bin x 2 neighbours.
-    low, length = edges[..., :1, None], (edges[..., 1:] - edges[..., :1]).clamp(min=1.0)
+def _axis_samples(edges: Tensor, size: Tensor, sampling: int, aligned: bool) -> tuple[Tensor, Tensor]:
+    # edges [B, R, 2] in map pixels, size [B, R] -> pixel indices and weights [B, R, 7, 2S]: S samples of a bin x 2 neighbours. A positive
+    # `sampling` is S; a negative one is -S, the most samples of bins that take as many as they have pixels.
+    low, length = edges[..., :1, None], edges[..., 1:] - edges[..., :1]
+    if aligned:
+        low = low - 0.5
+    else:
+        length = length.clamp(min=1.0)
     bins = torch.arange(ROI_SIZE, device=edges.device, dtype=torch.float32)
-    offsets = torch.arange(SAMPLES, device=edges.device, dtype=torch.float32) + 0.5
+    place = torch.arange(abs(sampling), device=edges.device, dtype=torch.float32)
     side = (length / ROI_SIZE)[..., None]
-    position = (low + bins[:, None] * side + offsets * side / SAMPLES).flatten(-2)  # in torchvision's order of rounding
+    count = torch.ceil(side).clamp(0, -sampling) if sampling < 0 else None  # [B, R, 1, 1]; none for RoIs without extent
+    divisor = float(sampling) if count is None else count.clamp(min=1.0)
+    position = (low + bins[:, None] * side + (place + 0.5) * side / divisor).flatten(-2)  # in torchvision's order of rounding
     limit = size[..., None]
     inside = (position >= -1.0) & (position <= limit)
+    if count is not None:
+        inside = inside & (place < count).expand(*size.shape, ROI_SIZE, len(place)).flatten(-2)
     position = torch.minimum(position.clamp(min=0.0), (limit - 1).to(position.dtype))
     first = position.to(torch.int64).clamp(min=0)
     first = torch.minimum(first, limit - 1)
     second = torch.minimum(first + 1, limit - 1)
     fraction = position - first
-    weights = torch.stack((1 - fraction, fraction), -1).where(inside[..., None], 0.0) / SAMPLES
-    shape = (*size.shape, ROI_SIZE, 2 * SAMPLES)
+    weights = torch.stack((1 - fraction, fraction), -1).where(inside[..., None], 0.0) / divisor
+    shape = (*size.shape, ROI_SIZE, 2 * len(place))
     return torch.stack((first, second), -1).reshape(shape), weights.reshape(shape)

@@ -71,6 +71,8 @@ class Rpn(nn.Module):
             sizes=self.head.anchor_sizes,
             ratios=self.head.anchor_ratios,
             device=pyramid[0].device,
+            rounding=self.head.round_anchors,
+            offset=self.head.anchor_offset,
         )
         return RpnOutput(torch.cat(objectness, 1), torch.cat(deltas, 1), anchors, [level.shape[1] for level in objectness])
 

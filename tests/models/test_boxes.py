@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,3 +86,21 @@ def test_anchor_steps_follow_the_canvas_as_in_torchvision():
     assert centers[:2].tolist() == [[0, 0], [64, 0]]
     assert centers[21].tolist() == [0, 61]
     assert anchors.dtype == torch.float32
+
+
+def test_exact_anchors_are_those_of_detectron2_and_mmdetection():
+    """Area s², ratio r = h / w: w = s / sqrt(r); centers at whole strides; nothing rounded."""
+    anchors = pyramid_anchors(
+        ((25, 42), (13, 21)), (100, 168), sizes=(32, 64), ratios=(0.5, 1.0, 2.0), device=torch.device("cpu"), rounding=False
+    ).numpy()
+    half_w, half_h = 32 / 0.5**0.5 / 2, 32 * 0.5**0.5 / 2
+    np.testing.assert_allclose(anchors[0], [-half_w, -half_h, half_w, half_h], rtol=1e-6)
+    np.testing.assert_allclose(anchors[3 * (42 + 2) + 1], [8 - 16, 4 - 16, 8 + 16, 4 + 16])
+    # 25 rows halve to 13: the stride stays 8, where torchvision has 100 // 13 = 7.
+    last = anchors[-2]
+    np.testing.assert_allclose((last[:2] + last[2:]) / 2, [20 * 8, 12 * 8])
+
+
+def test_anchor_centers_can_start_half_a_stride_inside():
+    anchors = pyramid_anchors(((2, 2),), (8, 8), sizes=(4,), ratios=(1.0,), device=torch.device("cpu"), rounding=False, offset=0.5)
+    assert anchors.tolist() == [[0, 0, 4, 4], [4, 0, 8, 4], [0, 4, 4, 8], [4, 4, 8, 8]]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 
@@ -29,6 +31,13 @@ def test_every_layer_equals_what_hooks_count(spec: DetectorSpec) -> None:
 def test_odd_sizes_equal_what_hooks_count(name: str, size_hw: tuple[int, int]) -> None:
     spec = preset(name, 80)
     assert table(spec, size_hw) == counted(build(spec, device="meta").eval(), size_hw)
+
+
+def test_a_stride_in_the_first_convolution_makes_the_second_cheaper() -> None:
+    spec = preset("r50", 80)
+    caffe = replace(spec, stride_in_1x1=True)
+    assert table(caffe, (75, 101)) == counted(build(caffe, device="meta").eval(), (75, 101))
+    assert parameters(caffe) == parameters(spec) and multiply_adds(caffe, (800, 1333)) < multiply_adds(spec, (800, 1333))
 
 
 @QUICK

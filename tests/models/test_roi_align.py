@@ -88,3 +88,53 @@ def test_low_precision_maps_keep_their_type_and_do_not_round_boxes(form, dtype):
     assert found.dtype == dtype
     exact = pool_rois([features.float() for features in pyramid(dtype=dtype)], boxes_of_all_kinds(), "levels")
     torch.testing.assert_close(found.float(), exact, atol=0.03, rtol=0.02)
+
+
+def by_hand(features, box, scale, aligned):
+    """RoIAlign of one box as Detectron2 and mmcv define it, sample by sample: as many samples as the bin has pixels, rounded up."""
+    channels, height, width = features.shape
+    shift = 0.5 if aligned else 0.0
+    x0, y0, x1, y1 = (float(side) * scale - shift for side in box)
+    across, down = (x1 - x0, y1 - y0) if aligned else (max(x1 - x0, 1.0), max(y1 - y0, 1.0))
+    nx, ny = math.ceil(across / 7), math.ceil(down / 7)
+    pooled = torch.zeros(channels, 7, 7)
+    for row in range(7):
+        for column in range(7):
+            for i in range(ny):
+                for j in range(nx):
+                    y, x = y0 + (row + (i + 0.5) / ny) * down / 7, x0 + (column + (j + 0.5) / nx) * across / 7
+                    if not (-1 <= y <= height and -1 <= x <= width):
+                        continue
+                    y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+                    top, left = int(y), int(x)
+                    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+                    v, h = y - top, x - left
+                    pooled[:, row, column] += (
+                        (1 - v) * ((1 - h) * features[:, top, left] + h * features[:, top, right])
+                        + v * ((1 - h) * features[:, bottom, left] + h * features[:, bottom, right])
+                    ) / (nx * ny)
+    return pooled
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("form", ["levels", "gather"])
+def test_as_many_samples_as_pixels(form, aligned):
+    boxes = torch.tensor([[[0.0, 0, 40, 30], [3.3, 250.7, 111.9, 333.3], [-5, -5, 180, 90], [100, 20, 640, 512], [200, 200, 200, 260]]])
+    maps = pyramid(batch=1, channels=2)
+    found = pool_rois(maps, boxes, form, sampling=0, aligned=aligned)
+    for row, (box, level) in enumerate(zip(boxes[0], level_index(boxes)[0], strict=True)):
+        expected = by_hand(maps[level][0], box, 1 / 2 ** (int(level) + 2), aligned)
+        torch.testing.assert_close(found[0, row], expected, atol=1e-4, rtol=0)
+
+
+def test_aligned_boxes_with_two_samples():
+    boxes = boxes_of_all_kinds(count=20)
+    by_level, gathered = (pool_rois(pyramid(), boxes, form, aligned=True) for form in ("levels", "gather"))
+    torch.testing.assert_close(gathered, by_level, atol=1e-5, rtol=0)
+    assert (by_level - pool_rois(pyramid(), boxes, "levels")).abs().max() > 0.1
+
+
+def test_more_samples_than_the_limit_are_spread_over_the_bin():
+    flat = [torch.ones(1, 1, 512 // 2**level, 640 // 2**level) for level in range(2, 7)]
+    boxes = torch.tensor([[[0.0, 0, 640, 16]]])  # 160 pixels of P2 wide: 23 samples per bin
+    torch.testing.assert_close(pool_rois(flat, boxes, "gather", sampling=0, limit=4), torch.ones(1, 1, 1, 7, 7))
