@@ -17,7 +17,7 @@ class Forms:
     """
 
     nms: NmsForm = "greedy"
-    roi: RoiForm = "levels"
+    roi: RoiForm = "eager"
     topk: TopkForm = "direct"
     nms_iterations: int = 16
     detection_candidates: int = 1000

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from jdnas.models import roi_align
+from jdnas.models import weighted_rows
 from jdnas.models.roi_align import level_index, pool_rois
 
 CANVAS = (512, 640)
@@ -42,14 +42,20 @@ def expected():
     return pooled.reshape(2, -1, *pooled.shape[1:])
 
 
-@pytest.mark.parametrize("form", ["levels", "gather"])
+@pytest.mark.parametrize("form", ["levels", "bags", "gather"])
 def test_pooling_equals_torchvision(form, expected):
     torch.testing.assert_close(pool_rois(pyramid(), boxes_of_all_kinds(), form), expected, atol=1e-5, rtol=0)
 
 
 def test_gathering_in_parts_gives_the_same(monkeypatch, expected):
-    monkeypatch.setattr(roi_align, "_GATHERED_AT_ONCE", 49 * 16 * 5 * 7)
+    monkeypatch.setattr(weighted_rows, "_GATHERED_AT_ONCE", 49 * 16 * 5 * 7)
     torch.testing.assert_close(pool_rois(pyramid(), boxes_of_all_kinds(), "gather"), expected, atol=1e-5, rtol=0)
+
+
+def test_the_eager_form_is_exact_for_any_sampling():
+    maps, boxes = pyramid(batch=1, channels=2), boxes_of_all_kinds(batch=1, count=8)
+    assert torch.equal(pool_rois(maps, boxes, "eager"), pool_rois(maps, boxes, "bags"))
+    assert torch.equal(pool_rois(maps, boxes, "eager", sampling=0), pool_rois(maps, boxes, "levels", sampling=0))
 
 
 def test_boxes_of_area_224_squared_come_from_p4():
@@ -58,16 +64,17 @@ def test_boxes_of_area_224_squared_come_from_p4():
     assert level_index(boxes).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_gradients_of_both_forms_agree():
+def test_gradients_of_all_forms_agree():
     boxes = boxes_of_all_kinds(count=20)
     weight = torch.randn(2, 26, 5, 7, 7, generator=torch.Generator().manual_seed(2))
     found = []
-    for form in ("levels", "gather"):
+    for form in ("levels", "bags", "gather"):
         maps = [features.requires_grad_() for features in pyramid()[:4]]
         found.append(torch.autograd.grad((pool_rois(maps, boxes, form) * weight).sum(), maps))
-    for by_level, gathered in zip(*found, strict=True):
+    for by_level, *others in zip(*found, strict=True):
         assert by_level.abs().sum() > 0
-        torch.testing.assert_close(by_level, gathered, atol=1e-4, rtol=1e-4)
+        for other in others:
+            torch.testing.assert_close(other, by_level, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
@@ -81,7 +88,7 @@ def test_non_finite_boxes_only_spoil_themselves(bad):
     assert torch.equal(found[rest], clean[rest])
 
 
-@pytest.mark.parametrize("form", ["levels", "gather"])
+@pytest.mark.parametrize("form", ["levels", "bags", "gather"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_maps_keep_their_type_and_do_not_round_boxes(form, dtype):
     found = pool_rois(pyramid(dtype=dtype), boxes_of_all_kinds(), form)
@@ -117,7 +124,7 @@ def by_hand(features, box, scale, aligned):
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("form", ["levels", "gather"])
+@pytest.mark.parametrize("form", ["levels", "bags", "gather"])
 def test_as_many_samples_as_pixels(form, aligned):
     boxes = torch.tensor([[[0.0, 0, 40, 30], [3.3, 250.7, 111.9, 333.3], [-5, -5, 180, 90], [100, 20, 640, 512], [200, 200, 200, 260]]])
     maps = pyramid(batch=1, channels=2)
@@ -129,8 +136,9 @@ def test_as_many_samples_as_pixels(form, aligned):
 
 def test_aligned_boxes_with_two_samples():
     boxes = boxes_of_all_kinds(count=20)
-    by_level, gathered = (pool_rois(pyramid(), boxes, form, aligned=True) for form in ("levels", "gather"))
-    torch.testing.assert_close(gathered, by_level, atol=1e-5, rtol=0)
+    by_level, *others = (pool_rois(pyramid(), boxes, form, aligned=True) for form in ("levels", "bags", "gather"))
+    for other in others:
+        torch.testing.assert_close(other, by_level, atol=1e-5, rtol=0)
     assert (by_level - pool_rois(pyramid(), boxes, "levels")).abs().max() > 0.1
 
 
