@@ -9,14 +9,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from jdnas.models.complexity import layers
+import numpy as np
+
+from jdnas.models.complexity import LayerCost, layers
 from jdnas.spec import ROI_SIZE, DetectorSpec
 
 REST = "rest"
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 SizeHW = tuple[int, int]
 _SAMPLES_PER_BIN = 4
 _LEVEL_STRIDES = (4, 8, 16, 32, 64)
+_LAST_LAYERS = {"basic": "conv2", "bottleneck": "conv3", "mbconv": "project"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,13 +51,24 @@ def rest_block(spec: DetectorSpec, size_hw: SizeHW) -> Block:
     return Block(REST, (*size_hw, head.candidates, head.proposals, head.detections, spec.neck, spec.num_classes))
 
 
+def layer_block(layer: LayerCost) -> Block:
+    """Return the block that a layer is."""
+    family = layer_family(layer.kind, layer.kernel, layer.stride)
+    return Block(family, (layer.in_width, layer.out_width, layer.height, layer.width, layer.calls))
+
+
+def fuses_addition(spec: DetectorSpec, layer: LayerCost) -> bool:
+    """Tell whether a shortcut is added to the output of a layer, which runtimes do within the layer."""
+    if not layer.name.startswith("backbone.stages.") or not layer.name.endswith(f".{_LAST_LAYERS.get(spec.traits.block)}"):
+        return False
+    first = layer.name.split(".")[3] == "0"
+    return spec.traits.block != "mbconv" or not first
+
+
 @lru_cache(maxsize=4096)
 def blocks_of(spec: DetectorSpec, size_hw: SizeHW) -> tuple[tuple[Block, int], ...]:
     """Return every block that inference on one image of `size_hw` runs, with how often it runs."""
-    counts = Counter(
-        Block(layer_family(c.kind, c.kernel, c.stride), (c.in_width, c.out_width, c.height, c.width, c.calls))
-        for c in layers(spec, size_hw)
-    )
+    counts = Counter(layer_block(layer) for layer in layers(spec, size_hw))
     counts[rest_block(spec, size_hw)] += 1
     return tuple(counts.items())
 

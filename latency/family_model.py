@@ -1,14 +1,13 @@
 """Latency of a block from measured blocks of its family."""
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from latency.blocks import features_of, rounded
+from latency.blocks import Floats, features_of, rounded
+from latency.fits import nonnegative_fit
 
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 _STEPS = (1, 8, 16)
 _NEIGHBOURS = 4
 _SOFTENING = 1e-3
@@ -78,19 +77,3 @@ class FamilyModel:
         inside, around = (self._sizes <= sizes).all(1), (self._sizes >= sizes).all(1)
         low = float(self._ms[inside].max()) if inside.any() else 0.0
         return low, float(self._ms[around].min()) if around.any() else float("inf")
-
-
-def nonnegative_fit(features: Floats, measured: Floats) -> Floats:
-    """Return the non-negative weights with the least squared relative error of `features @ weights`, trying all subsets of features."""
-    scaled = features / measured[:, None]
-    best, best_error = np.zeros(features.shape[1]), np.inf
-    for size in range(1, features.shape[1] + 1):
-        for subset in combinations(range(features.shape[1]), size):
-            columns = list(subset)
-            norms = np.linalg.norm(scaled[:, columns], axis=0)
-            solution = np.linalg.lstsq(scaled[:, columns] / norms, np.ones(len(measured)), rcond=None)[0] / norms
-            error = float(((scaled[:, columns] @ solution - 1.0) ** 2).sum())
-            if (solution >= 0).all() and error < best_error - 1e-12:
-                best, best_error = np.zeros(features.shape[1]), error
-                best[columns] = solution
-    return best

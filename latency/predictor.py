@@ -8,7 +8,8 @@ import numpy as np
 from jdnas.errors import TargetError
 from jdnas.spec import DetectorSpec
 from latency.blocks import REST, Block, SizeHW, blocks_of
-from latency.family_model import FamilyModel, nonnegative_fit
+from latency.family_model import FamilyModel
+from latency.fits import nonnegative_fit
 from latency.tables import LatencyTable
 
 _ENOUGH_ENGINES = 4

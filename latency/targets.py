@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
@@ -13,8 +13,20 @@ DATA = Path(__file__).resolve().parent / "data"
 _SUFFIXES = (".yaml", ".yml")
 
 
+class Clocks(BaseModel):
+    """Clocks that a measurement holds the device at, in MHz; setting them takes an administrator's rights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    graphics_mhz: int = Field(ge=1)
+
+
 class Target(BaseModel):
-    """Where a detector shall run. `threads` limits the CPU threads within an operator; None uses all physical cores."""
+    """Where a detector shall run.
+
+    `device` is part of the name that the driver gives the GPU, or "cpu". `sizes` are usual inputs as WIDTHxHEIGHT, which a table is
+    measured at where nothing else is asked for. `threads` limits the CPU threads within an operator; None uses all physical cores.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,6 +35,8 @@ class Target(BaseModel):
     runtime: Literal["ort-cpu", "ort-cuda", "aoti", "tensorrt", "tensorrt-rtx"]
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     batch: int = Field(default=1, ge=1)
+    sizes: tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")], ...] = ()
+    clocks: Clocks | None = None
     threads: int | None = Field(default=None, ge=1)
     notes: str = ""
     _folder: Path | None = PrivateAttr(default=None)
@@ -36,6 +50,16 @@ class Target(BaseModel):
     def shipped_table_path(self) -> Path:
         """Where a table that came with jdnas would be."""
         return DATA / f"{self.name}.json"
+
+    @property
+    def prior_path(self) -> Path:
+        """Where a prior that the user imported goes: beside the table."""
+        return self.table_path.with_name(f"{self.name}.prior.json")
+
+    @property
+    def shipped_prior_path(self) -> Path:
+        """Where a prior that came with jdnas would be."""
+        return DATA / f"{self.name}.prior.json"
 
 
 def user_tables() -> Path:

@@ -9,7 +9,8 @@ from jdnas.errors import TargetError
 from jdnas.presets import preset, scale_backbone
 from jdnas.spec import Stage
 from latency.blocks import Block, blocks_of
-from latency.family_model import FamilyModel, nonnegative_fit
+from latency.family_model import FamilyModel
+from latency.fits import nonnegative_fit
 from latency.predictor import Predictor
 from latency.tables import EngineRow, LatencyTable
 from latency.timing import Timing
