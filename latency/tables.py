@@ -72,16 +72,28 @@ def read_table(path: Path) -> LatencyTable:
         raise TargetError(f"latency table {path} is malformed: {error}; measure it again with: jdnas latency measure") from error
 
 
-def load_table(target: Target) -> LatencyTable:
-    """Return the table measured on this machine, else the one that came with jdnas; a TargetError says how to make one."""
+def find_table(target: Target) -> tuple[LatencyTable, Path] | None:
+    """Return the table measured on this machine, else the one that came with jdnas, else None; a TargetError for a broken one."""
     for path in (target.table_path, target.shipped_table_path):
         if path.is_file():
             table = read_table(path)
             check_target(table, target, path)
-            return table
-    raise TargetError(
+            return table, path
+    return None
+
+
+def no_table(target: Target) -> TargetError:
+    """Return the error for a target of which nothing is known; it says how to make a table."""
+    return TargetError(
         f"target {target.name!r} has no latency table; on a machine with {target.device} run: jdnas latency measure --target {target.name}"
     )
+
+
+def load_table(target: Target) -> LatencyTable:
+    """Return the table measured on this machine, else the one that came with jdnas; a TargetError says how to make one."""
+    if (found := find_table(target)) is None:
+        raise no_table(target)
+    return found[0]
 
 
 def check_target(table: LatencyTable, target: Target, path: Path) -> None:

@@ -10,18 +10,49 @@ TargetName = Annotated[str, typer.Option(help="A target's name or a YAML file.")
 
 
 @app.command()
-def targets() -> None:
-    """List the known targets and what is known of each.
+def targets(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="YAML files of targets of your own, listed beside those that came along.")
+    ] = None,
+) -> None:
+    """List the known targets, what is known of each, and which this machine is.
 
-    Example: jdnas latency targets
+    Example: jdnas latency targets my_board.yaml
     """
-    from latency.targets import known, load_target
+    from rich.console import Console
 
-    for name in known():
-        target = load_target(name)
-        table = "table shipped" if target.shipped_table_path.exists() else "no table"
-        table = "table measured here" if target.table_path.exists() and target.table_path != target.shipped_table_path else table
-        print(f"{name:18s} {target.device:28s} {target.runtime:14s} {target.precision:5s} {table}")
+    from jdnas.cli.tables import targets_table
+
+    Console().print(targets_table(files or []))
+
+
+@app.command("import-conv-library")
+def import_conv_library(
+    file: Annotated[Path, typer.Argument(help="Rows '{kind,batch,in_c,in_h,in_w,out_c,kernel,stride,add} ms'; .xz and .gz are read too.")],
+    target: TargetName = "v100-trt",
+    source: Annotated[str, typer.Option(help="Who measured it and where it was published; kept with every figure.")] = "not stated",
+    licence: Annotated[str, typer.Option(help="Licence of the file.")] = "not stated",
+    coefficients_only: Annotated[
+        bool, typer.Option("--coefficients-only", help="Keep the fitted formula alone, which is less exact and may be passed on.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: this user's prior of the target.")] = None,
+) -> None:  # fmt: skip
+    """Make a third-party prior of a target from a published table of single convolutions.
+
+    Example: jdnas latency import-conv-library conv_data.out.fp16.xz --target v100-trt --licence Apache-2.0
+    """
+    from latency.conv_library import read_conv_library
+    from latency.prior_fit import fit_prior
+    from latency.targets import load_target
+
+    where = load_target(target)
+    library = read_conv_library(file, batch=where.batch)
+    prior = fit_prior(library, where, source=source, licence=licence, keep_rows=not coefficients_only)
+    path = out or where.prior_path
+    prior.save(path)
+    left = f"{library.failed} failed ones (-1) and {library.other_batches} of other batches left out"
+    print(f"{len(library.rows)} rows of batch {library.batch} ({left}); on rows not fitted to: mean error {100 * prior.error.mape:.1f} %, "
+          f"median {100 * prior.error.median:.1f} %; {path}")  # fmt: skip
 
 
 @app.command()

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from jdnas.config import RunConfig
@@ -19,6 +20,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_column("")
     for column in ("AP", "AP50", "latency ms", "FPS", "GMAC", "M params", "input (w x h)"):
         table.add_column(column, justify="right")
+    if summary["target"]["label"] != "measured":
+        table.caption = f"latency and FPS: {summary['target']['label']}, measured on nothing here"
+        table.caption_justify = "left"
     for role in ("base", "control", "student"):
         row = summary[role]
         height, width = row["size_hw"]
@@ -31,17 +35,21 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 def status_table(run: Path, top: int) -> Table:
     """Return the best pairs of a run's study; a CheckpointError says that there is none."""
+    from jdnas.config import resolve_kept
     from jdnas.pipeline.run_folder import RunFolder
+    from jdnas.pipeline.speed import cost_name
     from jdnas.search.study import SearchStudy
 
-    with SearchStudy.load(RunFolder(run).study_url) as study:
+    folder = RunFolder(run)
+    with SearchStudy.load(folder.study_url) as study:
         history, settings = study.history, study.settings
+    cost = cost_name(resolve_kept(folder.config_file, {})) if folder.config_file.is_file() else "cost"
     rate = len(history) / history.seconds * 3600 if history.seconds else 0.0
     done = max(0, len(history) - 1)
     left = (settings.trials - done) / rate if rate else 0.0
     title = f"{done} of {settings.trials} candidates, {rate:.0f} an hour, at most {left:.1f} h left"
     table = Table(title=title, title_justify="left")
-    for column in ("candidate", "parent", "change", "AP", "size (h x w)", "cost", "score H"):
+    for column in ("candidate", "parent", "change", "AP", "size (h x w)", cost.replace("_", " "), "score H"):
         table.add_column(column, justify="right")
     for trial in history.top_k(top):
         table.add_row(
@@ -76,6 +84,22 @@ def space_table(config: RunConfig, samples: int, seed: int) -> Table:
         widths = " ".join(str(stage.width) for stage in spec.stages)
         cost = f"{multiply_adds(spec, PAPER_SIZE_HW) / 1e9:.1f}"
         table.add_row(name, " ".join(map(str, spec.depths)), widths, str(spec.neck), cost, f"{parameters(spec) / 1e6:.1f}")
+    return table
+
+
+def targets_table(files: list[Path]) -> Table:
+    """Return all targets: what each is, what is known of its latencies, and whether engines can be timed on this machine."""
+    from latency.here import standing
+    from latency.sources import knowledge
+    from latency.targets import known, load_target
+
+    table = Table(title="Targets", title_justify="left", box=SIMPLE)
+    for column in ("target", "device", "runs on", "known", "this machine"):
+        table.add_column(column, overflow="fold")
+    for target in [*map(load_target, known()), *map(load_target, files)]:
+        here = standing(target)
+        runs = f"{target.runtime} {target.precision}" + (f", batch {target.batch}" if target.batch > 1 else "")
+        table.add_row(target.name, target.device, runs, knowledge(target), "yes" if here.measurable else here.why)
     return table
 
 

@@ -1,4 +1,4 @@
-"""From weights to engines: export, parity check on real images, and the benchmark on the target."""
+"""From weights to engines: export, and the parity check on real images."""
 
 import hashlib
 import os
@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from export.graph import export_onnx
-from export.ort_session import RUNTIMES, import_onnxruntime
 from export.parity import compare
 from export.runners import open_runner, predictor
 from jdnas.data.batches import eval_batches
-from jdnas.errors import ParityError, TargetError
+from jdnas.errors import ParityError
 from jdnas.models.bound import materialize
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
+from jdnas.pipeline.speed import checking_runtime
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import read_json, write_json
 from jdnas.training.evaluate import evaluate
-from latency.benchmark import BenchmarkReport, benchmark
-from latency.targets import Target, load_target
+from latency.targets import load_target
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,6 @@ class Delivery:
 
     artifact: Path
     parity: dict[str, Any]
-
-
-def check_runtime(target: Target) -> None:
-    """Raise the error that opening an engine of `target` would end in where its runtime is missing."""
-    if target.runtime not in RUNTIMES:
-        raise TargetError(
-            f"target {target.name!r} runs on {target.runtime!r}, which this version cannot run; it runs: {', '.join(RUNTIMES)} "
-            "(see: jdnas latency targets)"
-        )
-    import_onnxruntime(target.runtime)
 
 
 def deliver(
@@ -67,17 +56,12 @@ def deliver(
 
 def _parity(context: Context, spec: DetectorSpec, state: State, size_hw: SizeHW, artifact: Path, ap: float | None) -> dict[str, Any]:
     traits, count = spec.traits, context.config.parity_images
-    target = load_target(context.config.target)
-    with open_runner(artifact, target.runtime) as runner:
+    runtime = checking_runtime(load_target(context.config.target))
+    with open_runner(artifact, runtime) as runner:
         engine, engine_ap = predictor(runner), None
         if ap is not None:
             engine_ap = evaluate(engine, context.val, size_hw=size_hw, batch=1, mean=traits.mean, std=traits.std).ap
         batches = eval_batches(context.val, size_hw=size_hw, batch=1, mean=traits.mean, std=traits.std)
         images = (batch for _, batch in zip(range(count), batches, strict=False))
         result = compare(materialize(spec, state), engine, images, reference_ap=ap, runner_ap=engine_ap)
-    return result.to_dict() | {"ap": engine_ap}
-
-
-def measure(context: Context, artifacts: list[Path]) -> BenchmarkReport:
-    """Benchmark engines on the target, interleaved; one row each, in order."""
-    return benchmark(artifacts, context.config.target, seconds=context.config.benchmark_seconds)
+    return result.to_dict() | {"ap": engine_ap, "runtime": runtime}

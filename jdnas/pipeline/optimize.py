@@ -6,16 +6,16 @@ from typing import Any
 from rich.console import Console
 
 from jdnas.config import RunConfig
-from jdnas.models.complexity import multiply_adds
 from jdnas.models.weights import State
 from jdnas.pipeline.base import check_sources, ensure_base
 from jdnas.pipeline.context import Context, load_context
-from jdnas.pipeline.deliver import check_runtime, deliver, measure
+from jdnas.pipeline.deliver import deliver
 from jdnas.pipeline.plan import WorkPlan, work_plan
 from jdnas.pipeline.pool import ensure_pool
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.pipeline.search import Control, ensure_control, run_search
+from jdnas.pipeline.speed import check_target, cost_name, make_cost, speeds, unmeasured_note
 from jdnas.pipeline.summary import draw_examples, make_summary, report_data
 from jdnas.report.build import write_report
 from jdnas.search.climb import SearchResult
@@ -23,17 +23,8 @@ from jdnas.search.history import History, Trial
 from jdnas.search.workshop import Cost, size_hw_from_key
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import load_detector, read_json, save_detector, write_json
-from latency.predictor import Predictor
-from latency.tables import load_table
+from latency.here import standing
 from latency.targets import load_target
-
-
-def make_cost(config: RunConfig) -> Cost:
-    """Return the cost of the search: latency in ms predicted from the target's measured table, or multiply-adds."""
-    if config.cost == "multiply_adds":
-        return lambda spec, size_hw: float(multiply_adds(spec, size_hw))
-    predictor = Predictor(load_table(load_target(config.target)))
-    return predictor.latency_ms
 
 
 def pick_student(history: History, max_cost_ratio: float) -> Trial:
@@ -49,7 +40,7 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
 
     Wrong input raises an InputError before anything is written; Ctrl-C leaves the run resumable.
     """
-    check_runtime(load_target(config.target))
+    check_target(config)
     cost = make_cost(config)
     context = _begin(config, run_dir, resume)
     plan = work_plan(context)
@@ -110,6 +101,10 @@ def _announce(context: Context, plan: WorkPlan, progress: JobProgress) -> None:
     for data in (train, val):
         if data.problems:
             progress.say(f"  {data.split}: {data.problem_summary}")
+    target = load_target(context.config.target)
+    here = standing(target)
+    if not here.measurable:
+        progress.say(f"[yellow]cost of the search: {cost_name(context.config).replace('_', ' ')}; {unmeasured_note(target, here.reason)}[/yellow]")
     images = plan.images
     progress.say(f"plan: base {images['base']} images, pool {images['pool']}, up to {plan.candidates} candidates "
                  f"of {images['candidate']} images each")  # fmt: skip
@@ -128,7 +123,8 @@ def _deliver_and_report(
                   "size_hw": list(size), "metrics": student.metrics})  # fmt: skip
     delivered = deliver(context, "student", student.student, weights, size, folder.student, student.ap)
     base_delivered = deliver(context, "base", context.base_spec, base_state, base_size, folder.base)
-    timing = measure(context, [base_delivered.artifact, delivered.artifact]).to_dict()
+    finished = [(base_delivered.artifact, context.base_spec, base_size), (delivered.artifact, student.student, size)]
+    timing = speeds(context, finished)
     base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
     summary = make_summary(context, result, student, control, base_metrics, timing, delivered, command)
     models = [("base", context.base_spec, base_state, base_size), ("student", student.student, weights, size)]

@@ -18,6 +18,7 @@ from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
 from jdnas.pipeline.deliver import Delivery
 from jdnas.pipeline.search import Control
+from jdnas.pipeline.speed import cost_name
 from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
 from jdnas.search.analyses import capacities, counts, gains_by_change
 from jdnas.search.climb import SearchResult
@@ -41,10 +42,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _figures(spec: DetectorSpec, size_hw: SizeHW, metrics: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+def _figures(spec: DetectorSpec, size_hw: SizeHW, metrics: dict[str, Any], row: dict[str, Any], label: str) -> dict[str, Any]:
     return {
-        "ap": metrics["ap"], "ap50": metrics["ap50"], "latency_ms": row["median_ms"], "fps": row["fps"],
-        "latency_spread_ms": [row["p5_ms"], row["p95_ms"]], "flops_g": multiply_adds(spec, size_hw) / 1e9,
+        "ap": metrics["ap"], "ap50": metrics["ap50"], "latency_ms": row["median_ms"], "fps": row["fps"], "latency_label": label,
+        "latency_spread_ms": None if row["p5_ms"] is None else [row["p5_ms"], row["p95_ms"]], "flops_g": multiply_adds(spec, size_hw) / 1e9,
         "params_m": parameters(spec) / 1e6, "size_hw": list(size_hw), "spec": spec.to_dict(),
     }  # fmt: skip
 
@@ -55,16 +56,16 @@ def make_summary(
 ) -> dict[str, Any]:  # fmt: skip
     """Return summary.json: base, control and student with AP, latency and complexity, the search, the target, and provenance.
 
-    `timing` is a benchmark report of the base's and the student's engines, in this order.
+    `timing` is the report of `jdnas.pipeline.speed.speeds` on the base's and the student's engines, in this order.
     """
     config, base_size, size = context.config, context.base_size_hw, student.size or ""
-    base_row, student_row = timing["rows"]
-    base = _figures(context.base_spec, base_size, base_metrics, base_row)
-    own = _figures(student.student, size_hw_from_key(size), student.metrics[size], student_row)
+    (base_row, student_row), label = timing["rows"], timing["label"]
+    base = _figures(context.base_spec, base_size, base_metrics, base_row, label)
+    own = _figures(student.student, size_hw_from_key(size), student.metrics[size], student_row, label)
     artifact = str(delivered.artifact.relative_to(context.folder.root))
     return {
         "base": base | {"score": result.history[0].score},
-        "control": _figures(context.base_spec, base_size, dict(control.metrics), base_row) | {"extra_images": control.images},
+        "control": _figures(context.base_spec, base_size, dict(control.metrics), base_row, label) | {"extra_images": control.images},
         "student": own | {"artifact": artifact, "parity": delivered.parity, "trial": student.number, "score": student.score},
         "search": counts(result.history, config.search.k) | {"seconds": result.history.seconds, "stopped_by": result.stopped_by},
         "target": {"name": config.target, **timing}, "seed": config.seed, "command": command, "versions": versions(),
@@ -99,7 +100,7 @@ def report_data(context: Context, history: History, student: Trial) -> dict[str,
     pool_meta = read_json(context.folder.pool.with_suffix(".json"))["meta"]
     return {
         "trials": [trial_row(trial, winners) for trial in history],
-        "cost_name": "latency_ms" if context.config.cost == "latency" else "multiply_adds",
+        "cost_name": cost_name(context.config),
         "actions": gains_by_change(history),
         "teacher_capacity": capacities(history, backbone_parameters, backbone_parameters),
         "parts": {

@@ -27,8 +27,8 @@ def cost_axis(cost_name: str) -> tuple[str, float]:
     """Return the title of the cost axis and the factor from the search's unit to the shown one."""
     if cost_name == "multiply_adds":
         return "multiply-adds (G)", 1e-9
-    if cost_name == "latency_ms":
-        return "latency (ms)", 1.0
+    if cost_name.startswith("latency_ms"):
+        return cost_name.replace("latency_ms", "latency (ms)", 1), 1.0
     return cost_name.replace("_", " "), 1.0
 
 

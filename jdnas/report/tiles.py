@@ -7,6 +7,7 @@ from typing import Any
 from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite
 
 MISSING = "–"
+MEASURED = "measured"
 _MOST_ITEMS = 20
 ROLES = ("student", "base", "control")
 
@@ -108,7 +109,7 @@ def _tile(metric: Metric, models: dict[str, Json]) -> Tile:
     student = metric.read(models["student"])
     rows = [_row(metric, role, metric.read(models[role]), student) for role in ROLES[1:] if models[role]]
     value = MISSING if student is None else metric.digits(student)
-    spread = _spread(models["student"]) if metric.name == "Latency" else ""
+    spread = _spread(models["student"], metric.name)
     return Tile(metric.name, metric.unit, metric.help, value, spread, tuple(rows))
 
 
@@ -128,7 +129,19 @@ def _row(metric: Metric, role: str, other: float | None, student: float | None) 
     return Row(role, metric.digits(other), text, "good" if float(change) * metric.better > 0 else "bad")
 
 
-def _spread(model: Json) -> str:
+def _predicted(model: Json) -> str:
+    """Return what a latency that was not measured rests on, or an empty string."""
+    label = str(model.get("latency_label") or MEASURED)
+    return "" if label == MEASURED else label
+
+
+def _spread(model: Json, metric: str) -> str:
+    if metric not in ("Latency", "FPS"):
+        return ""
+    if label := _predicted(model):
+        return f"{label}, not measured"
+    if metric == "FPS":
+        return ""
     spread = model.get("latency_spread_ms")
     low, high = (finite(value) for value in spread) if isinstance(spread, list) and len(spread) == 2 else (None, None)
     return "" if low is None or high is None else f"p5–p95: {significant(low)}–{significant(high)}"
@@ -149,14 +162,15 @@ def verdict(run: RunData) -> list[str]:
         sentences.append(f"That is {where} the control, the base trained for as many extra images (AP {percent_points(ap_control)}).")
     else:
         sentences.append("There is no control: how much of the difference comes from longer training is not known.")
-    return [*sentences, *_speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")))]
+    return [*sentences, *_speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), _predicted(student))]
 
 
-def _speed(student_ms: float | None, base_ms: float | None) -> list[str]:
+def _speed(student_ms: float | None, base_ms: float | None, predicted: str) -> list[str]:
     if not student_ms or not base_ms:
         return []
     ratio = base_ms / student_ms
-    times = f"On the target it takes {significant(student_ms)} ms and the base {significant(base_ms)} ms"
+    how = f" ({predicted}; measured on nothing here)" if predicted else ""
+    times = f"On the target it takes {significant(student_ms)} ms and the base {significant(base_ms)} ms{how}"
     if abs(ratio - 1) < 0.005:
         return [f"{times}: no difference in speed."]
     return [f"{times}: {ratio:.2f} times as fast." if ratio > 1 else f"{times}: {100 * (1 / ratio - 1):.0f} % slower."]

@@ -1,0 +1,78 @@
+"""How fast detectors are on a run's target: measured where this machine is one, else predicted, under the name of what it is."""
+
+from pathlib import Path
+from typing import Any
+
+from export.ort_session import import_onnxruntime
+from jdnas.config import RunConfig
+from jdnas.models.complexity import multiply_adds
+from jdnas.pipeline.context import Context, SizeHW
+from jdnas.search.workshop import Cost
+from jdnas.spec import DetectorSpec
+from latency.benchmark import benchmark
+from latency.here import standing
+from latency.sources import MEASURED_LABEL, TABLE_LABEL, LatencySource, open_source
+from latency.targets import Target, load_target
+
+CPU_RUNTIME = "ort-cpu"
+Finished = tuple[Path, DetectorSpec, SizeHW]  # an exported file, its architecture and its canvas
+
+
+def make_cost(config: RunConfig) -> Cost:
+    """Return the cost of the search: predicted latency in ms on the target, or multiply-adds."""
+    if config.cost == "multiply_adds":
+        return lambda spec, size_hw: float(multiply_adds(spec, size_hw))
+    return open_source(load_target(config.target)).latency_ms
+
+
+def cost_name(config: RunConfig) -> str:
+    """Return what the search's cost is to be called; a latency that rests on a prior says so."""
+    if config.cost == "multiply_adds":
+        return "multiply_adds"
+    label = open_source(load_target(config.target)).label
+    return "latency_ms" if label == TABLE_LABEL else f"latency_ms, {label}"
+
+
+def check_target(config: RunConfig) -> None:
+    """Raise the InputError that delivery would end in: no runtime to check engines with, or no way to tell their latency."""
+    target = load_target(config.target)
+    import_onnxruntime(checking_runtime(target))
+    if not standing(target).measurable:
+        open_source(target)
+
+
+def checking_runtime(target: Target) -> str:
+    """Return the runtime that exported files are compared with PyTorch in: the target's own where it runs here, else that of the CPU."""
+    return target.runtime if standing(target).measurable else CPU_RUNTIME
+
+
+def speeds(context: Context, finished: list[Finished]) -> dict[str, Any]:
+    """Return a benchmark report as JSON data, one row per detector in order; its `label` and `note` say what the figures are."""
+    target, here = load_target(context.config.target), standing(load_target(context.config.target))
+    if here.measurable:
+        paths = [path for path, _, _ in finished]
+        report = benchmark(paths, context.config.target, seconds=context.config.benchmark_seconds).to_dict()
+        return report | {"label": MEASURED_LABEL, "note": "measured on this machine through the runtime of the target"}
+    source = open_source(target)
+    return {
+        "target": target.model_dump(), "provenance": source.describe(), "label": source.label, "note": unmeasured_note(target, here.reason),
+        "rows": [_predicted(source, one, target.batch) for one in finished],
+    }  # fmt: skip
+
+
+def unmeasured_note(target: Target, reason: str) -> str:
+    """Say that no engine for the target was built or measured, why, and what to do with the exported file."""
+    note = f"built for {target.device}: nothing here; measured on it: nothing here ({reason})"
+    if target.runtime == "tensorrt":
+        flag = "" if target.precision == "fp32" else f" --{target.precision}"
+        note += f". On the device: trtexec --onnx=student.onnx{flag} --saveEngine=student.engine"
+    return note
+
+
+def _predicted(source: LatencySource, one: Finished, batch: int) -> dict[str, Any]:
+    path, spec, size_hw = one
+    latency_ms = source.latency_ms(spec, size_hw)
+    return {
+        "artifact": str(path), "size_hw": list(size_hw), "batch": batch, "median_ms": latency_ms, "p5_ms": None, "p95_ms": None,
+        "fps": 1000.0 * batch / latency_ms, "repeats": 0, "label": source.label,
+    }  # fmt: skip

@@ -1,0 +1,99 @@
+"""Where a predicted latency comes from: a measured table, or what others published of the device."""
+
+from collections import defaultdict
+from typing import Any, Protocol
+
+from jdnas.models.complexity import layers
+from jdnas.spec import DetectorSpec
+from latency.blocks import Block, SizeHW, fuses_addition, layer_block
+from latency.predictor import Predictor
+from latency.prior import PRIOR_LABEL, Prior, find_prior, model_name
+from latency.tables import find_table, no_table
+from latency.targets import Target
+
+TABLE_LABEL = "predicted from a measured table"
+MEASURED_LABEL = "measured"
+PRIOR_COVERS = "convolutions and fully connected layers; proposals, NMS, RoIAlign and decoding are left out"
+Call = tuple[Block, bool]  # a block, and whether an addition is fused into it
+
+
+class LatencySource(Protocol):
+    """Predicts latencies of one target, and says what they rest on."""
+
+    @property
+    def label(self) -> str:
+        """What every figure from this source is to be called."""
+
+    def latency_ms(self, spec: DetectorSpec, size_hw: SizeHW) -> float:
+        """Return milliseconds of one batch."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return, as JSON data, the label and what the source rests on."""
+
+
+class TableSource:
+    """Predictions from blocks and engines that were measured on the target."""
+
+    label = TABLE_LABEL
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.latency_ms = predictor.latency_ms
+
+    def describe(self) -> dict[str, Any]:
+        """Return label, counts and provenance of the table."""
+        table = self.predictor.table
+        return {"label": self.label, "blocks": len(table.blocks), "engines": len(table.engines), "provenance": table.provenance}
+
+
+class PriorSource:
+    """Predictions from a third-party prior: the sum of a detector's convolutions and fully connected layers."""
+
+    label = PRIOR_LABEL
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+        self._known: dict[Call, float] = {}
+
+    def latency_ms(self, spec: DetectorSpec, size_hw: SizeHW) -> float:
+        """Return milliseconds of one batch; a TargetError for layers of a kind that the prior does not know."""
+        return sum(self.parts_ms(spec, size_hw).values())
+
+    def parts_ms(self, spec: DetectorSpec, size_hw: SizeHW) -> dict[str, float]:
+        """Return milliseconds by part of the detector: backbone.stem, backbone.s0.., neck, rpn, roi."""
+        calls = [(layer.part, layer_block(layer), fuses_addition(spec, layer)) for layer in layers(spec, size_hw)]
+        self._learn({(block, add) for _, block, add in calls} - self._known.keys())
+        parts: dict[str, float] = defaultdict(float)
+        for part, block, add in calls:
+            parts[part] += self._known[block, add]
+        return dict(parts)
+
+    def _learn(self, calls: set[Call]) -> None:
+        """Ask the prior for all blocks of one kind at once."""
+        kinds: dict[str, list[Call]] = defaultdict(list)
+        for block, add in calls:
+            kinds[model_name(block.family, block.sizes)].append((block, add))
+        for found in kinds.values():
+            answers = self.prior.latency_ms(found[0][0].family, [(block.sizes, add) for block, add in found])
+            self._known.update(zip(found, answers.tolist(), strict=True))
+
+    def describe(self) -> dict[str, Any]:
+        """Return label, lineage, what is left out, and errors on held-out rows."""
+        error = {name: getattr(self.prior.error, name) for name in self.prior.error.__slots__}
+        return {"label": self.label, "lineage": self.prior.lineage, "covers": PRIOR_COVERS, "error_on_held_out_convolutions": error}
+
+
+def open_source(target: Target) -> LatencySource:
+    """Return what is known of a target: a table measured here or shipped, else a prior; a TargetError says how to get one."""
+    if (found := find_table(target)) is not None:
+        return TableSource(Predictor(found[0]))
+    if (prior := find_prior(target)) is not None:
+        return PriorSource(prior[0])
+    raise no_table(target)
+
+
+def knowledge(target: Target) -> str:
+    """Return in a few words what is known of a target's latencies: a table, a prior, or nothing."""
+    if (found := find_table(target)) is not None:
+        return "shipped table" if found[1] == target.shipped_table_path else "table measured here"
+    return PRIOR_LABEL if find_prior(target) is not None else "nothing"
