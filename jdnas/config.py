@@ -10,6 +10,8 @@ from jdnas.distill.settings import DistillSettings
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.search.settings import SearchSettings
 from jdnas.settings import Settings
+from jdnas.spec import DetectorSpec
+from jdnas.student.actions import ActionRules
 from jdnas.teacher.settings import PoolSettings
 from jdnas.training.settings import TrainSettings
 
@@ -51,13 +53,30 @@ class ModelSettings(Settings):
 
 
 class StudentSettings(Settings):
-    """Student actions: step and floor of widths, ratios of a channel pruning action, depth range around the base."""
+    """Student actions: step and floor of widths, ratios of a channel pruning action, depth range around the base.
+
+    `heads` adds the actions on neck, RPN and box head, which the paper has not: shares of `head_ratios`, drawn with probability
+    `head_weight`, with a floor of `min_proposals` proposals and candidates. `inherit_optimizer`: a candidate goes on with its
+    parent's optimizer state where shapes allow, instead of starting it anew.
+    """
 
     width_step: int = Field(8, ge=1)
     min_width: int = Field(8, ge=1)
     prune_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.05, 0.1), min_length=1)
     extra_depth: int = Field(2, ge=0)
     max_cost_ratio: float = Field(0.97, gt=0, description="the student that leaves costs at most this share of the base")
+    heads: bool = False
+    head_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.125, 0.25), min_length=1)
+    head_weight: float = Field(0.3, ge=0, lt=1)
+    min_proposals: int = Field(32, ge=1)
+
+    def rules(self, base: DetectorSpec) -> ActionRules:
+        """Return the rules of student actions around a base."""
+        return ActionRules(
+            width_step=self.width_step, min_width=self.min_width, prune_ratios=self.prune_ratios, heads=self.heads,
+            head_ratios=self.head_ratios, head_weight=self.head_weight, min_proposals=self.min_proposals,
+            max_depths=tuple(depth + self.extra_depth for depth in base.depths),
+        )  # fmt: skip
 
 
 class RunConfig(Settings):

@@ -137,7 +137,7 @@ def data_folder(config: RunConfig, folder: RunFolder) -> Path:
     return root
 
 
-def _for_trained_weights(config: RunConfig) -> RunConfig:
+def for_trained_weights(config: RunConfig) -> RunConfig:
     """Return the settings with their learning rates as they hold for a base that starts from trained weights."""
     factor = config.pretrained_lr_factor
 
@@ -159,5 +159,5 @@ def load_context(config: RunConfig, folder: RunFolder) -> Context:
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
     if config.base in PRETRAINED or config.weights is not None:
-        config = _for_trained_weights(config)
+        config = for_trained_weights(config)
     return Context(config, folder, train, val, sizes, spec, device)

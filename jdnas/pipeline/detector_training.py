@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from jdnas.data.types import Batch
@@ -16,6 +15,7 @@ from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.spec import DetectorSpec
 from jdnas.student.importance import prunable_gammas
+from jdnas.student.penalty import sparsity_penalty
 from jdnas.training.evaluate import Metrics, evaluate
 from jdnas.training.loop import FitReport, LossTerms, Resume, fit, step_generator
 from jdnas.training.schedule import steps_of
@@ -43,7 +43,7 @@ class DetectorLoss:
         output = student.call("losses", batch.images, batch.sizes_hw, batch, generator)
         terms = dict(output.terms)
         if self.gamma_penalty:
-            terms["sparsity"] = self.gamma_penalty * torch.stack([self.state[name].float().abs().sum() for name in self.gammas]).sum()
+            terms["sparsity"] = sparsity_penalty(self.state, self.gammas, self.gamma_penalty)
         if self.teacher is not None:
             terms |= distill_terms(output, partial(self._teacher_on, batch.images), self.state[ADAPTER], self.distill)
         yield terms

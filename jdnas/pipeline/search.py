@@ -13,7 +13,7 @@ from jdnas.search.history import History, Trial
 from jdnas.search.objective import objective_for, unmet_budget
 from jdnas.search.study import SearchStudy
 from jdnas.search.workshop import Candidate, Cost, SearchTask
-from jdnas.student.actions import ActionRules
+from jdnas.student.explain import explain
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
@@ -26,15 +26,6 @@ class Control:
     state: State
     images: int
     metrics: dict[str, object]
-
-
-def action_rules(context: Context) -> ActionRules:
-    """Return the rules of student actions for the run's base."""
-    student = context.config.student
-    return ActionRules(
-        width_step=student.width_step, min_width=student.min_width, prune_ratios=student.prune_ratios,
-        max_depths=tuple(depth + student.extra_depth for depth in context.base_spec.depths),
-    )  # fmt: skip
 
 
 def _describe(trial: Trial) -> str:
@@ -50,7 +41,9 @@ def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobPro
     settings = context.config.search.model_copy(update={"seed": context.config.seed})
     task = SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
     steps = max(1, round(context.config.candidate_train.epochs * len(context.train.records) / context.config.candidate_train.batch))
-    workshop = StudentWorkshop(context, pool, action_rules(context), on_step=progress.steps(plan.candidate * 0.8, steps))
+    workshop = StudentWorkshop(
+        context, pool, context.config.student.rules(context.base_spec), on_step=progress.steps(plan.candidate * 0.8, steps)
+    )
     before = progress.done
 
     def on_start(candidate: Candidate, history: History) -> None:
@@ -66,6 +59,8 @@ def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobPro
         progress.say(
             f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   [best {best.number}: {best.score:.4f}]"
         )
+        if trial.student != trial.candidate.origin:
+            progress.say("    " + " ".join(explain(trial.candidate.origin, trial.student)))
 
     with (
         progress.stage(f"Search: up to {settings.trials} candidates", plan.candidate * plan.candidates),

@@ -16,9 +16,9 @@ from plotly.offline import get_plotlyjs
 from jdnas.atomic import write_atomically
 from jdnas.report import charts, stages, tiles
 from jdnas.report.analysis import action_rows
-from jdnas.report.explain import explain
 from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite, read_run, spec_or_none
 from jdnas.spec import DetectorSpec
+from jdnas.student.explain import explain
 
 _CHARTS: dict[str, Callable[[RunData], Json | None]] = {
     "cost": charts.accuracy_against_cost,

@@ -9,10 +9,10 @@ from html import escape
 from typing import Any
 
 from jdnas.report.analysis import gains_by_action, pareto_front
-from jdnas.report.explain import width_range
 from jdnas.report.inputs import Candidate, RunData, as_dict, as_rows, finite
 from jdnas.report.tiles import significant
 from jdnas.spec import DetectorSpec
+from jdnas.student.explain import width_range
 
 Figure = dict[str, Any]
 Place = Callable[[list[Candidate]], tuple[list[float], list[float]]]

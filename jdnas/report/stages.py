@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-from jdnas.report.explain import width_range
 from jdnas.report.inputs import RunData, as_dict, finite
 from jdnas.report.tiles import signed, significant
 from jdnas.spec import DetectorSpec
+from jdnas.student.explain import width_range
 
 _PART_NAMES = {"neck": "neck", "rpn": "RPN", "roi": "box head"}
 

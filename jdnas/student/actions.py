@@ -10,9 +10,11 @@ from typing import Any, Literal, get_args
 
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.spec import DetectorSpec, Stage
+from jdnas.student.heads import HEAD_KINDS, HeadKind, head_size
 
-ActionKind = Literal["prune_layer", "prune_channels", "add_layer", "rearrange"]
-ACTION_KINDS: tuple[ActionKind, ...] = get_args(ActionKind)
+BackboneKind = Literal["prune_layer", "prune_channels", "add_layer", "rearrange"]
+ActionKind = BackboneKind | HeadKind
+ACTION_KINDS: tuple[BackboneKind, ...] = get_args(BackboneKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Action:
     prune_layer: the block of `stage` (-1: of any stage) at `position` (-1: the least important one). prune_channels: the
     share `ratio` of all prunable channels. add_layer: an identity block in `stage` at `position` (-1: after the last).
     rearrange: the block of `stage` at `position` (-1: the least important one) moves to the neighbour stage `target`.
+    The kinds of `jdnas.student.heads` take the share `ratio` off one width or count of the neck, RPN or box head.
     """
 
     kind: ActionKind
@@ -37,8 +40,8 @@ class Action:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "Action":
         """Read what `to_dict` wrote; a ConfigError says what does not fit."""
-        if data.get("kind") not in ACTION_KINDS:
-            raise ConfigError(unknown_name("action", str(data.get("kind")), ACTION_KINDS))
+        if data.get("kind") not in (*ACTION_KINDS, *HEAD_KINDS):
+            raise ConfigError(unknown_name("action", str(data.get("kind")), (*ACTION_KINDS, *HEAD_KINDS)))
         try:
             return Action(**data)
         except TypeError as error:
@@ -53,6 +56,9 @@ class ActionRules:
     (None: no ceiling). `early` and `late` weigh the kinds in the order of `ACTION_KINDS`; the weights move linearly from
     `early` at generation 0 to `late` at generation `blend_generations`, since channel pruning gains most in early
     generations and the finer actions in later ones (Joint-DetNAS, Figure 6). A generation is one accepted candidate.
+
+    `heads` makes the actions on neck and heads legal, which the paper has not; one of them is drawn with probability `head_weight`,
+    and takes one of the shares `head_ratios`. `min_proposals` is the floor of proposals and candidates.
     """
 
     width_step: int = 8
@@ -63,12 +69,19 @@ class ActionRules:
     early: tuple[float, float, float, float] = (0.1, 0.7, 0.1, 0.1)
     late: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
     blend_generations: int = 20
+    heads: bool = False
+    head_ratios: tuple[float, ...] = (0.125, 0.25)
+    head_weight: float = 0.3
+    min_proposals: int = 32
 
     def __post_init__(self) -> None:
         if min(self.width_step, self.min_width, self.min_depth, self.blend_generations) < 1:
             raise ConfigError("width_step, min_width, min_depth and blend_generations must be at least 1")
-        if not self.prune_ratios or not all(0 < ratio < 1 for ratio in self.prune_ratios):
-            raise ConfigError(f"prune_ratios must lie between 0 and 1, got {self.prune_ratios}")
+        for name, ratios in (("prune_ratios", self.prune_ratios), ("head_ratios", self.head_ratios)):
+            if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+                raise ConfigError(f"{name} must lie between 0 and 1, got {ratios}")
+        if not 0 <= self.head_weight < 1 or self.min_proposals < 1:
+            raise ConfigError(f"head_weight must be in 0..1 and min_proposals at least 1, got {self.head_weight}, {self.min_proposals}")
 
     def can_lose_block(self, spec: DetectorSpec, stage: int) -> bool:
         """Tell whether a block of `stage` may go; a stage's first block always stays."""
@@ -82,6 +95,13 @@ class ActionRules:
         """Return the next width below `width`, or None at the floor."""
         lower = (width - 1) // self.width_step * self.width_step
         return lower if lower >= max(self.min_width, self.width_step) else None
+
+    def smaller_head_size(self, kind: HeadKind, size: int, ratio: float = 0.0) -> int | None:
+        """Return what `size` becomes when an action takes `ratio` off it, at least one step; None where it is at its floor."""
+        floor = max(self.width_step, self.min_proposals if kind in ("prune_proposals", "prune_candidates") else self.min_width)
+        step = self.width_step
+        lower, floor = (size - 1) // step * step, -(-floor // step) * step
+        return None if lower < floor else max(floor, min(lower, round(size * (1 - ratio) / step) * step))
 
 
 def rules_around(
@@ -139,6 +159,10 @@ def _legal(spec: DetectorSpec, rules: ActionRules) -> Iterator[Action]:
         for target in (stage - 1, stage + 1):
             if target in growable:
                 yield Action("rearrange", stage=stage, target=target)
+    for kind in HEAD_KINDS if rules.heads else ():
+        if rules.smaller_head_size(kind, head_size(spec, kind)) is not None:
+            for ratio in rules.head_ratios:
+                yield Action(kind, ratio=ratio)
 
 
 def legal_actions(spec: DetectorSpec, rules: ActionRules) -> list[Action]:
@@ -149,7 +173,10 @@ def legal_actions(spec: DetectorSpec, rules: ActionRules) -> list[Action]:
 def kind_weights(generation: int, rules: ActionRules) -> dict[ActionKind, float]:
     """Return how likely each kind of action is at a generation."""
     late = min(max(generation / rules.blend_generations, 0.0), 1.0)
-    return {kind: (1 - late) * a + late * b for kind, a, b in zip(ACTION_KINDS, rules.early, rules.late, strict=True)}
+    heads = rules.head_weight if rules.heads else 0.0
+    backbone = zip(ACTION_KINDS, rules.early, rules.late, strict=True)
+    weights: dict[ActionKind, float] = {kind: (1 - heads) * ((1 - late) * a + late * b) for kind, a, b in backbone}
+    return weights | {kind: heads / len(HEAD_KINDS) for kind in HEAD_KINDS if heads}
 
 
 def sample_action(spec: DetectorSpec, rng: random.Random, generation: int, rules: ActionRules) -> Action | None:

@@ -87,6 +87,21 @@ def channel_scores(state: State, spec: DetectorSpec) -> dict[str, Tensor]:
     return _averaged(spec, found)
 
 
+def writer_scores(state: State, spec: DetectorSpec, axis: str) -> Tensor:
+    """Return the importance of the channels of any named axis by the weights that write them: float64 `[width]`, 1 on average.
+
+    For layers without a norm (neck, RPN, box head): each channel's mean weight magnitude, relative to its layer's mean, averaged over
+    the layers that write the axis. All channels count 1 where no layer tells them apart.
+    """
+    width, found = 0, []
+    for name, axes in axes_of(spec).items():
+        if len(axes) > 1 and axes[0] is not None and axes[0].name == axis:
+            width = axes[0].width
+            found.append(_relative(state[name].detach().flatten(1).abs().double().mean(1).view(width, -1).mean(1)))
+    votes = [scores for scores in found if scores is not None]
+    return torch.stack(votes).mean(0) if votes else torch.ones(width, dtype=torch.float64)
+
+
 def block_scores(state: State, spec: DetectorSpec) -> dict[Place, float]:
     """Return the importance of every block that may be removed, which is all but the first of each stage.
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from jdnas.errors import ConfigError
-from jdnas.models.weights import Place, State, block_prefix, carry, morph, residual_norms, same_places, shapes_of
+from jdnas.models.weights import Place, State, block_prefix, carry, morph, residual_norms, same_places, shapes_of, widths_of
 from jdnas.spec import DetectorSpec, Stage
 from jdnas.student.actions import Action, ActionRules, prunable_widths, with_widths
-from jdnas.student.importance import block_scores, channel_scores, prunable_axes
+from jdnas.student.heads import HEAD_KINDS, HeadKind, head_size, with_head_size
+from jdnas.student.importance import block_scores, channel_scores, prunable_axes, writer_scores
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,23 @@ def _decide_channels(state: State, spec: DetectorSpec, action: Action, rules: Ac
     return Decision(spec, with_widths(spec, widths), same_places(spec), kept=kept)
 
 
+def _decide_head(state: State, spec: DetectorSpec, action: Action, kind: HeadKind, rules: ActionRules) -> Decision:
+    if not 0 < action.ratio < 1:
+        raise _illegal(action, spec, f"ratio {action.ratio} is not between 0 and 1")
+    size = rules.smaller_head_size(kind, head_size(spec, kind), action.ratio)
+    if not rules.heads or size is None:
+        why = f"{head_size(spec, kind)} is its minimum" if rules.heads else "actions on heads are off (student.heads)"
+        raise _illegal(action, spec, why)
+    target = with_head_size(spec, kind, size)
+    after = widths_of(target)
+    kept = {
+        axis: tuple(writer_scores(state, spec, axis).argsort(descending=True, stable=True)[: after[axis]].sort().values.tolist())
+        for axis, width in widths_of(spec).items()
+        if after[axis] < width
+    }
+    return Decision(spec, target, same_places(spec), kept=kept)
+
+
 def decide(state: State, spec: DetectorSpec, action: Action, rules: ActionRules, *, seed: int = 0) -> Decision:
     """Return what `action` does to a student; a ConfigError says why an action is not legal.
 
@@ -160,6 +178,8 @@ def decide(state: State, spec: DetectorSpec, action: Action, rules: ActionRules,
         return _decide_channels(state, spec, action, rules)
     if action.kind == "rearrange":
         return _decide_rearrange(state, spec, action, rules, seed)
+    if action.kind in HEAD_KINDS:
+        return _decide_head(state, spec, action, action.kind, rules)
     if action.kind == "add_layer":
         target, places = _with_block(spec, same_places(spec), _place_to_insert(spec, action, rules))
         return Decision(spec, target, places, seed=seed)

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from jdnas.presets import preset
-from jdnas.report.explain import explain, width_range
 from jdnas.spec import DetectorSpec, Stage
+from jdnas.student.explain import explain, width_range
 
 
 @pytest.fixture
