@@ -17,32 +17,43 @@ class RoiOutputs(NamedTuple):
     box_deltas: Tensor
 
 
-def _standardize(features: Tensor) -> Tensor:
-    mean = features.mean(dim=(0, 2, 3), keepdim=True)
-    return (features - mean) / (features.var(dim=(0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+def standardize(features: Tensor, counts: Tensor) -> Tensor:
+    """Bring every channel of `[N, C, H, W]` to mean 0 and variance 1 over the points where `counts` (bool, broadcastable) is set."""
+    weight = counts.to(features.dtype).expand(features.shape[0], 1, *features.shape[2:])
+    points = weight.sum().clamp(min=1)
+    mean = (features * weight).sum(dim=(0, 2, 3), keepdim=True) / points
+    variance = ((features - mean).square() * weight).sum(dim=(0, 2, 3), keepdim=True) / points
+    return (features - mean) / (variance + 1e-5).sqrt()
 
 
-def feature_loss(student: Tensor, teacher: Tensor, positive: Tensor, adapter: Tensor, *, normalize: bool = False) -> Tensor:
+def feature_loss(
+    student: Tensor, teacher: Tensor, positive: Tensor, adapter: Tensor, *, normalize: bool = False, valid: Tensor | None = None
+) -> Tensor:
     """L_feat of section 3.2.1 on RoI-aligned features.
 
     `student` `[N, C_s, 7, 7]`, `teacher` `[N, C_t, 7, 7]`, `positive` `[N]` bool (the mask), `adapter` `[C_t, C_s, 1, 1]` is the
     1x1 convolution f_adapt. Squared differences are summed over positive points and channels and divided by N_p, the number of
-    positive points (positive RoIs x 49). 0 without positives.
+    positive points (positive RoIs x 49). Every RoI is pooled from one level, so the equation's sum over levels is the one over RoIs.
+    0 without positives. `normalize` standardizes both sides first, over the RoIs that are `valid` `[N]` bool (default: all).
     """
     adapted = F.conv2d(student, adapter.to(student.dtype)).float()
     target = teacher.float()
     if normalize:
-        adapted, target = _standardize(adapted), _standardize(target)
+        counts = torch.ones_like(positive) if valid is None else valid
+        adapted, target = standardize(adapted, counts[:, None, None, None]), standardize(target, counts[:, None, None, None])
     squared = (adapted - target).square().sum(dim=(1, 2, 3))
     points = positive.sum().clamp(min=1) * ROI_SIZE**2
     return torch.where(positive, squared, squared.new_zeros(())).sum() / points
 
 
-def classification_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
-    """L_cls of section 3.2.2: soft cross entropy -1/N sum P_t log P_s over valid RoIs; logits `[N, K+1]`, `valid` `[N]` bool."""
-    target = teacher_logits.float().softmax(dim=-1)
-    per_roi = -(target * student_logits.float().log_softmax(dim=-1)).sum(dim=-1)
-    return torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / valid.sum().clamp(min=1)
+def classification_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """L_cls of section 3.2.2: soft cross entropy -1/N sum P_t log P_s over valid RoIs; logits `[N, K+1]`, `valid` `[N]` bool.
+
+    With a `temperature` T, both logits are divided by it and the loss is multiplied by T squared (Hinton et al. 2015).
+    """
+    target = (teacher_logits.float() / temperature).softmax(dim=-1)
+    per_roi = -(target * (student_logits.float() / temperature).log_softmax(dim=-1)).sum(dim=-1)
+    return temperature**2 * torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / valid.sum().clamp(min=1)
 
 
 def localization_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
@@ -54,8 +65,3 @@ def localization_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_lo
     difference = (scores * (teacher_deltas.float() - student_deltas.float())[:, 1:]).sum(dim=1)
     per_roi = difference.abs().sum(dim=-1)
     return torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / valid.sum().clamp(min=1)
-
-
-def identity_adapter(reads: int, writes: int) -> Tensor:
-    """Return a 1x1 convolution `[writes, reads, 1, 1]` that copies channel i to channel i: no loss for equal features."""
-    return torch.eye(writes, reads)[:, :, None, None].clone()

@@ -1,43 +1,67 @@
 """The distillation terms of one training step: the teacher's heads on the student's proposals."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from jdnas.distill.losses import RoiOutputs, classification_loss, feature_loss, localization_loss
+from jdnas.distill.adapters import FEATURE, IMITATION
+from jdnas.distill.imitation import imitation_loss, imitation_masks
+from jdnas.distill.losses import classification_loss, feature_loss, localization_loss
 from jdnas.distill.settings import DistillSettings
+from jdnas.distill.teacher import Lesson
 from jdnas.models.detector import LossOutput
-
-TeacherOnRois = Callable[[Tensor], RoiOutputs]
-
-
-def roi_outputs(call: Callable[..., Any], pyramid: Sequence[Tensor], boxes_xyxy: Tensor) -> RoiOutputs:
-    """Run a detector's RoI path on given boxes `[B, R, 4]`; `call(method, *args)` calls a method of that detector."""
-    features: Tensor = call("roi_features", pyramid, boxes_xyxy)
-    logits, deltas = call("box_head", features)
-    return RoiOutputs(features.flatten(0, 1), logits.flatten(0, 1), deltas.flatten(0, 1))
+from jdnas.spec import Head
 
 
-def distill_terms(student: LossOutput, teacher_on: TeacherOnRois, adapter: Tensor, settings: DistillSettings) -> dict[str, Tensor]:
+def distill_terms(student: LossOutput, lesson: Lesson, adapters: Mapping[str, Tensor], settings: DistillSettings) -> dict[str, Tensor]:
     """Return the weighted terms of section 3.2 for the student's sampled RoIs.
 
-    `teacher_on(boxes)` runs the teacher on `[B, R, 4]` boxes; `adapter` is f_adapt `[C_t, C_s, 1, 1]`. Terms with weight 0 are left out.
+    `adapters` holds f_adapt `[C_t, C_s, 1, 1]` under `FEATURE`. Terms with weight 0 are left out.
     """
+    if not (settings.feature or settings.classification or settings.localization):
+        return {}
     labels = student.labels.flatten()
-    with torch.no_grad():
-        teacher = teacher_on(student.proposals.boxes_xyxy.detach())
+    teacher = lesson.on_rois(student.proposals.boxes_xyxy.detach())
     terms: dict[str, Tensor] = {}
     if settings.feature:
-        features = student.roi_features.flatten(0, 1)
-        loss = feature_loss(features, teacher.features, labels > 0, adapter, normalize=settings.normalize_features)
+        loss = feature_loss(
+            student.roi_features.flatten(0, 1), teacher.features, labels > 0, adapters[FEATURE],
+            normalize=settings.normalize_features, valid=labels >= 0,
+        )  # fmt: skip
         terms["distill_feature"] = settings.feature * loss
     if settings.classification:
         logits = student.class_logits.flatten(0, 1)
-        terms["distill_class"] = settings.classification * classification_loss(logits, teacher.class_logits, labels >= 0)
+        loss = classification_loss(logits, teacher.class_logits, labels >= 0, temperature=settings.temperature)
+        terms["distill_class"] = settings.classification * loss
     if settings.localization:
         deltas = student.box_deltas.flatten(0, 1)
         loss = localization_loss(deltas, teacher.box_deltas, teacher.class_logits, labels >= 0)
         terms["distill_box"] = settings.localization * loss
     return terms
+
+
+def imitation_terms(
+    student: LossOutput,
+    lesson: Lesson,
+    adapters: Mapping[str, Tensor],
+    settings: DistillSettings,
+    *,
+    head: Head,
+    truth: tuple[Tensor, Tensor],
+) -> dict[str, Tensor]:
+    """Return the weighted term of fine-grained feature imitation near ground truth.
+
+    `truth` holds its boxes `[B, G, 4]` and which are valid `[B, G]`; `head` lays the anchors.
+    """
+    if not settings.imitation:
+        return {}
+    maps_hw = [(level.shape[2], level.shape[3]) for level in student.pyramid]
+    masks = imitation_masks(maps_hw, head, *truth)
+    loss = imitation_loss(student.pyramid, lesson.pyramid, masks, adapters[IMITATION], normalize=settings.normalize_features)
+    return {"distill_imitation": settings.imitation * loss}
+
+
+def warmup_factor(step: int, steps: int, settings: DistillSettings) -> float:
+    """Return the factor on all distillation weights at step `step` (from 0) of `steps`: a linear rise, then 1."""
+    rise = settings.warmup * steps
+    return min(1.0, (step + 1) / rise) if rise >= 1 else 1.0

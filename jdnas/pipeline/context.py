@@ -18,7 +18,8 @@ from jdnas.data.types import Batch
 from jdnas.errors import CheckpointError, ConfigError
 from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.presets import preset, scale_backbone
-from jdnas.spec import DetectorSpec, Head
+from jdnas.spec import DetectorSpec, FamilyTraits, Head
+from jdnas.teacher.pool import Calibration
 from jdnas.training.checkpoint import read_json
 from jdnas.training.settings import TrainSettings
 
@@ -54,15 +55,22 @@ class Context:
             mean=traits.mean, std=traits.std, workers=self.config.data_settings.workers,
         )  # fmt: skip
 
-    def calibration_images(self, count: int, batch: int) -> Iterator[Tensor]:
-        """Iterate the first training images without augmentation, for BN statistics of teachers."""
-        traits, seen = self.base_spec.traits, 0
-        workers = self.config.data_settings.workers
-        for item in eval_batches(self.train, size_hw=self.base_size_hw, batch=batch, mean=traits.mean, std=traits.std, workers=workers):
-            if seen >= count:
+    def calibration_images(self, count: int, size_hw: SizeHW | None = None, traits: FamilyTraits | None = None) -> Iterator[Tensor]:
+        """Iterate the first `count` training images without augmentation, for BN statistics; `traits` normalizes (default: the base's)."""
+        traits, left, settings = traits or self.base_spec.traits, count, self.config.data_settings
+        size_hw = size_hw or self.base_size_hw
+        for item in eval_batches(
+            self.train, size_hw=size_hw, batch=settings.eval_batch, mean=traits.mean, std=traits.std, workers=settings.workers
+        ):  # fmt: skip
+            yield item.images[:left].to(self.device)
+            left -= len(item.images)
+            if left <= 0:
                 return
-            seen += len(item.images)
-            yield item.images.to(self.device)
+
+    def calibration(self, count: int, size_hw: SizeHW, traits: FamilyTraits) -> Calibration:
+        """Return where a teacher's BN statistics at one resolution come from: at most `count` training images."""
+        count = min(count, len(self.train.records))
+        return Calibration(size_hw, count, lambda: self.calibration_images(count, size_hw, traits))
 
 
 def pick_device(name: str) -> torch.device:

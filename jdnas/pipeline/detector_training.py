@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from torch import Tensor
+import torch
 
 from jdnas.data.types import Batch
-from jdnas.distill.losses import identity_adapter
+from jdnas.distill.adapters import FEATURE, fitted_adapter, make_adapters, without_adapters
 from jdnas.distill.settings import DistillSettings
-from jdnas.distill.step import distill_terms, roi_outputs
+from jdnas.distill.step import distill_terms, imitation_terms, warmup_factor
+from jdnas.distill.teacher import Teacher
 from jdnas.models.bound import BoundDetector, materialize
-from jdnas.models.detector import Detector
+from jdnas.models.detector import LossOutput
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.spec import DetectorSpec
@@ -21,54 +22,76 @@ from jdnas.training.loop import FitReport, LossTerms, Resume, fit, step_generato
 from jdnas.training.schedule import steps_of
 from jdnas.training.settings import TrainSettings
 
-ADAPTER = "adapter.weight"
-
 
 class DetectorLoss:
-    """Detection losses, the sparsity term lambda * sum |gamma| (section 3.3), and distillation where there is a teacher."""
+    """Detection losses, the sparsity term lambda * sum |gamma| (section 3.3), and distillation where there is a teacher.
+
+    `steps` is the length of the training, which the warm-up of distillation is a share of.
+    """
 
     def __init__(
-        self, spec: DetectorSpec, state: State, *, seed: int, gamma_penalty: float, teacher: Detector | None = None,
+        self, spec: DetectorSpec, state: State, *, seed: int, gamma_penalty: float, steps: int = 1, teacher: Teacher | None = None,
         distill: DistillSettings | None = None,
     ) -> None:  # fmt: skip
-        self.spec, self.state, self.seed, self.gamma_penalty = spec, state, seed, gamma_penalty
+        self.spec, self.state, self.seed, self.gamma_penalty, self.steps = spec, state, seed, gamma_penalty, steps
         self.teacher, self.distill = teacher, distill or DistillSettings()
         self.gammas = prunable_gammas(spec)
 
     def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
         """Yield the terms of one step."""
-        weights = {name: tensor for name, tensor in self.state.items() if name != ADAPTER}
-        student = BoundDetector(self.spec, weights)
+        student = BoundDetector(self.spec, without_adapters(self.state))
         generator = step_generator(self.seed, step, batch.images.device)
         output = student.call("losses", batch.images, batch.sizes_hw, batch, generator)
         terms = dict(output.terms)
         if self.gamma_penalty:
             terms["sparsity"] = sparsity_penalty(self.state, self.gammas, self.gamma_penalty)
         if self.teacher is not None:
-            terms |= distill_terms(output, partial(self._teacher_on, batch.images), self.state[ADAPTER], self.distill)
+            terms |= self._distilled(self.teacher, output, batch, warmup_factor(step, self.steps, self.distill))
         yield terms
 
-    def _teacher_on(self, images: Tensor, boxes_xyxy: Tensor):  # type: ignore[no-untyped-def]
-        teacher = self.teacher
-        return roi_outputs(lambda method, *args: getattr(teacher, method)(*args), teacher.features(images), boxes_xyxy)  # type: ignore[union-attr]
+    def _distilled(self, teacher: Teacher, output: LossOutput, batch: Batch, factor: float) -> LossTerms:
+        lesson = teacher.teach(batch.images, batch.sizes_hw)
+        terms = distill_terms(output, lesson, self.state, self.distill)
+        terms |= imitation_terms(output, lesson, self.state, self.distill, head=self.spec.head, truth=(batch.boxes_xyxy, batch.valid))
+        return {name: factor * term for name, term in terms.items()}
+
+
+def start_adapters(
+    student: DetectorSpec, state: State, teacher: Teacher, settings: DistillSettings, first: Callable[[], Batch], seed: int
+) -> State:
+    """Return the adapters that a training starts with; `first()` is the batch that a least-squares fit looks at."""
+    adapters = make_adapters(student.neck, teacher.spec.neck, settings)
+    if settings.adapter == "least_squares" and FEATURE in adapters:
+        batch = first()
+        generator = step_generator(seed, 0, batch.images.device)
+        with torch.no_grad():
+            output = BoundDetector(student, state, own_statistics=True).call("losses", batch.images, batch.sizes_hw, batch, generator)
+            there = teacher.teach(batch.images, batch.sizes_hw).on_rois(output.proposals.boxes_xyxy)
+        adapters[FEATURE] = fitted_adapter(output.roi_features.flatten(0, 1), there.features, output.labels.flatten() >= 0)
+    return adapters
 
 
 def train_detector(
-    context: Context, spec: DetectorSpec, state: State, settings: TrainSettings, *, seed: int, teacher: Detector | None = None,
-    resume: Resume | None = None, on_step: Callable[[int, float], None] | None = None, steps: int | None = None,
+    context: Context, spec: DetectorSpec, state: State, settings: TrainSettings, *, seed: int, teacher: Teacher | None = None,
+    distill: DistillSettings | None = None, resume: Resume | None = None, on_step: Callable[[int, float], None] | None = None,
+    steps: int | None = None,
 ) -> tuple[State, FitReport]:  # fmt: skip
-    """Train a copy of `state` and return it with the report; the default length is `settings.epochs` over the training set."""
+    """Train a copy of `state` and return it with the report; the default length is `settings.epochs` over the training set.
+
+    `distill` are the distillation settings, by default those of the run.
+    """
     tensors = {name: tensor.detach().clone().to(context.device) for name, tensor in state.items()}
-    if teacher is not None:
-        tensors[ADAPTER] = identity_adapter(spec.neck, teacher.spec.neck).to(context.device)
-    loss = DetectorLoss(
-        spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, teacher=teacher, distill=context.config.distill
-    )  # fmt: skip
-    steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
+    distill = distill or context.config.distill
     batches = partial(context.train_batches, settings.batch, seed)
+    if teacher is not None:
+        adapters = start_adapters(spec, tensors, teacher, distill, lambda: next(batches(0)).to(context.device), seed)
+        tensors |= {name: adapter.to(context.device) for name, adapter in adapters.items()}
+    steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
+    loss = DetectorLoss(
+        spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps, teacher=teacher, distill=distill
+    )  # fmt: skip
     report = fit(tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=on_step)
-    tensors.pop(ADAPTER, None)
-    return {name: tensor.cpu() for name, tensor in tensors.items()}, report
+    return {name: tensor.cpu() for name, tensor in without_adapters(tensors).items()}, report
 
 
 def evaluate_detector(

@@ -2,13 +2,13 @@
 
 from dataclasses import asdict
 
-from jdnas.models.bound import materialize
+from jdnas.distill.teacher import Teacher
 from jdnas.models.weights import State, grow
-from jdnas.pipeline.context import Context
+from jdnas.pipeline.context import Context, SizeHW
 from jdnas.pipeline.detector_training import evaluate_detector
 from jdnas.pipeline.progress import JobProgress
-from jdnas.teacher.calibrate import recalibrate
-from jdnas.teacher.pool import TeacherPool, load_pool
+from jdnas.spec import DetectorSpec
+from jdnas.teacher.pool import Calibration, TeacherPool, load_pool
 from jdnas.teacher.shrink import train_pool
 from jdnas.teacher.space import make_space
 from jdnas.training.checkpoint import has_detector
@@ -32,10 +32,8 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
             device=context.device, seed=context.config.seed, folder=stem.parent,
             checkpoint_seconds=context.config.checkpoint_seconds, on_step=progress.steps(units, steps),
         )  # fmt: skip
-        pool = TeacherPool(space, state, context.train.classes)
-        largest = recalibrate(
-            materialize(space.largest, state, context.device), context.calibration_images(settings.bn_images, settings.train.batch)
-        )
+        pool = TeacherPool(space, state, context.train.classes, stem.parent / "statistics")
+        largest = pool.extract(space.largest, calibration_of(context, pool, context.base_size_hw), context.device)
         metrics = evaluate_detector(context, space.largest, largest.state_dict(), context.base_size_hw)
         progress.say(f"  largest teacher AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f})")
     meta = {
@@ -43,6 +41,14 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
         "largest_metrics": metrics.to_dict(),
     }
     pool.save(stem, meta)
-    for leftover in stem.parent.glob("phase_*"):
-        leftover.unlink()
     return pool
+
+
+def calibration_of(context: Context, pool: TeacherPool, size_hw: SizeHW) -> Calibration:
+    """Return the run's calibration of the pool's teachers at one resolution."""
+    return context.calibration(context.config.pool.bn_images, size_hw, pool.space.unit.traits)
+
+
+def teacher_of(context: Context, pool: TeacherPool, spec: DetectorSpec, student: DetectorSpec) -> Teacher:
+    """Return a subnet of the pool as a teacher, with BN statistics of its own at each resolution that the student trains at."""
+    return Teacher(spec, lambda size_hw: pool.extract(spec, calibration_of(context, pool, size_hw), context.device), student)

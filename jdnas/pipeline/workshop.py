@@ -3,12 +3,12 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.pool import teacher_of
 from jdnas.search.workshop import Candidate, Outcome, size_key
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, ActionRules, sample_action
@@ -59,8 +59,7 @@ class StudentWorkshop:
         state = state if decision is None else transform(state, decision)
         if candidate.choice != "base":
             settings = context.config.candidate_train
-            images_of = partial(context.calibration_images, context.config.pool.bn_images, settings.batch)
-            teacher = self.pool.extract(candidate.teacher, images_of, context.device)
+            teacher = teacher_of(context, self.pool, candidate.teacher, student)
             state, report = train_detector(
                 context, student, state, settings, seed=candidate.seed, teacher=teacher, on_step=self.on_step
             )  # fmt: skip

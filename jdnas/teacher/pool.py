@@ -1,61 +1,155 @@
 """The pool on disk and in memory: a subnet space, the shared state, and teachers extracted from it."""
 
+import hashlib
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jdnas.errors import CheckpointError
+from jdnas.errors import CheckpointError, ConfigError, InputError
 from jdnas.models.bound import materialize
-from jdnas.models.detector import Detector
+from jdnas.models.detector import Detector, build
 from jdnas.models.weights import State
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.calibrate import recalibrate
 from jdnas.teacher.space import SubnetSpace
-from jdnas.training.checkpoint import load_detector, save_detector
+from jdnas.training.checkpoint import load_detector, load_tensors, save_detector, save_tensors
 
-POOL_VERSION = 1
+POOL_VERSION = 2
 TEACHERS_IN_MEMORY = 4
+RUNNING = (".running_mean", ".running_var")
+SizeHW = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where BN statistics come from: `images()` gives normalized `[B, 3, H, W]` batches, `count` training images of `size_hw` in all."""
+
+    size_hw: SizeHW
+    count: int
+    images: Callable[[], Iterable[Tensor]]
+
+    @property
+    def key(self) -> str:
+        """What names the statistics beside the subnet and the pool."""
+        return f"{self.size_hw[1]}x{self.size_hw[0]}_{self.count}"
 
 
 @dataclass
 class TeacherPool:
-    """A trained pool. Teachers are cut on demand, their BN statistics recomputed, and kept in memory while in use."""
+    """A trained pool. Teachers are cut on demand, their BN statistics recomputed for a resolution, and shared while in use.
+
+    A teacher's weights are in memory once, whatever the number of students, threads and resolutions that use it. Statistics are
+    kept in `statistics_folder` too (None: not at all), by pool version, subnet and resolution.
+    """
 
     space: SubnetSpace
     state: State
     classes: tuple[str, ...]
-    _teachers: OrderedDict[str, Detector] = field(default_factory=OrderedDict)
+    statistics_folder: Path | None = None
+    _teachers: OrderedDict[tuple[str, str], dict[str, Detector]] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
-    def extract(self, spec: DetectorSpec, images: Callable[[], Iterable[Tensor]], device: torch.device) -> Detector:
-        """Return the teacher of `spec` in evaluation mode; `images()` gives `[B, 3, H, W]` batches for its BN statistics."""
-        if spec.key not in self._teachers:
-            teacher = recalibrate(materialize(spec, self.state, device), images())
-            self._teachers[spec.key] = teacher
+    @cached_property
+    def version(self) -> str:
+        """Twelve hex digits of the trained weights: statistics of another training are never taken for this one's."""
+        digest = hashlib.sha256()
+        for name in sorted(self.state):
+            digest.update(name.encode())
+            digest.update(self.state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    def extract(self, spec: DetectorSpec, calibration: Calibration, device: torch.device) -> Detector:
+        """Return the teacher of `spec` in evaluation mode, with BN statistics of `calibration`; its weights are those of the pool.
+
+        A ConfigError says that the pool has no such subnet.
+        """
+        self.space.choice_of(spec)
+        with self._lock:
+            owner = (spec.key, str(device))
+            known = self._teachers.setdefault(owner, {})
+            self._teachers.move_to_end(owner)
             while len(self._teachers) > TEACHERS_IN_MEMORY:
                 self._teachers.popitem(last=False)
-        self._teachers.move_to_end(spec.key)
-        return self._teachers[spec.key]
+            if calibration.key not in known:
+                twin = next(iter(known.values()), None)
+                teacher = materialize(spec, self.state, device) if twin is None else _with_own_statistics(twin)
+                known[calibration.key] = self._calibrated(teacher, calibration)
+            return known[calibration.key]
 
-    def save(self, stem: Path, meta: dict[str, Any]) -> None:
+    def _calibrated(self, teacher: Detector, calibration: Calibration) -> Detector:
+        path = None
+        if self.statistics_folder is not None:
+            path = self.statistics_folder / self.version / f"{teacher.spec.key}_{calibration.key}.safetensors"
+            if path.exists() and (kept := _read_statistics(path, teacher)):
+                teacher.load_state_dict(teacher.state_dict() | kept)
+                return teacher
+        recalibrate(teacher, calibration.images())
+        if path is not None:
+            save_tensors(path, _statistics(teacher.state_dict()))
+        return teacher
+
+    def save(self, stem: Path, meta: Mapping[str, Any]) -> None:
         """Write the pool as a detector of its largest spec plus the space."""
-        space = {"min_depths": self.space.min_depths, "max_depths": self.space.max_depths, "factors": self.space.factors}
-        pool = {"version": POOL_VERSION, "unit": self.space.unit.to_dict(), **space, "classes": self.classes}
-        save_detector(stem, self.space.largest, self.state, {**meta, "pool": pool})
+        save_detector(stem, self.space.largest, self.state, {**meta, "pool": self.header()})
+
+    def header(self) -> dict[str, Any]:
+        """Return what `load_pool` reads beside the weights."""
+        space = self.space
+        return {
+            "version": POOL_VERSION, "unit": space.unit.to_dict(), "min_depths": space.min_depths, "max_depths": space.max_depths,
+            "factors": space.factors, "elastic_stem": space.elastic_stem, "classes": list(self.classes),
+        }  # fmt: skip
+
+
+def _statistics(state: Mapping[str, Tensor]) -> State:
+    return {name: tensor for name, tensor in state.items() if name.endswith(RUNNING)}
+
+
+def _read_statistics(path: Path, teacher: Detector) -> State | None:
+    """Read kept statistics; None where the file is damaged or does not fit, so that they are computed again."""
+    try:
+        kept = load_tensors(path)
+    except CheckpointError:
+        return None
+    mine = _statistics(teacher.state_dict())
+    fits = {name: tensor.shape for name, tensor in kept.items()} == {name: tensor.shape for name, tensor in mine.items()}
+    return kept if fits else None
+
+
+def _with_own_statistics(teacher: Detector) -> Detector:
+    """Return a detector that shares the weights of `teacher` and has running statistics of its own."""
+    state = teacher.state_dict()
+    own = {name: tensor.clone() if name.endswith(RUNNING) or not tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    twin = build(teacher.spec, device="meta")
+    twin.load_state_dict(own, assign=True)
+    return twin.eval().requires_grad_(False)
 
 
 def load_pool(stem: Path, classes: tuple[str, ...] | None = None) -> TeacherPool:
     """Read a pool; a CheckpointError says when the file is no pool, is damaged, or was trained for other classes."""
-    _, state, meta = load_detector(stem)
+    try:
+        spec, state, meta = load_detector(stem)
+    except ConfigError as error:
+        raise CheckpointError(f"{stem}.json: {error}; train the pool again with: jdnas teacher train") from error
     pool = meta.get("pool")
     if not isinstance(pool, dict) or pool.get("version") != POOL_VERSION:
-        raise CheckpointError(f"{stem}.json is no teacher pool of version {POOL_VERSION}; train one with: jdnas teacher train")
-    if classes is not None and tuple(pool["classes"]) != classes:
-        raise CheckpointError(f"the pool at {stem} was trained for classes {pool['classes']}, the data has {list(classes)}")
-    unit = DetectorSpec.from_dict(pool["unit"])
-    space = SubnetSpace(unit, tuple(pool["min_depths"]), tuple(pool["max_depths"]), tuple(pool["factors"]))
-    return TeacherPool(space, state, tuple(pool["classes"]))
+        got = pool.get("version") if isinstance(pool, dict) else None
+        raise CheckpointError(f"{stem}.json is no teacher pool of version {POOL_VERSION} (got {got}); train one with: jdnas teacher train")
+    try:
+        unit, found = DetectorSpec.from_dict(pool["unit"]), tuple(str(name) for name in pool["classes"])
+        space = SubnetSpace(unit, tuple(pool["min_depths"]), tuple(pool["max_depths"]), tuple(pool["factors"]), bool(pool["elastic_stem"]))
+        fits = space.largest == spec
+    except (KeyError, TypeError, IndexError, ValueError, InputError) as error:
+        raise CheckpointError(f"{stem}.json: the pool's space is malformed ({error}); train the pool again") from error
+    if not fits:
+        raise CheckpointError(f"{stem}.json: the pool's space does not lead to the spec of its weights; train the pool again")
+    if classes is not None and found != classes:
+        raise CheckpointError(f"the pool at {stem} was trained for classes {list(found)}, the data has {list(classes)}")
+    return TeacherPool(space, state, found, stem.parent / "statistics")

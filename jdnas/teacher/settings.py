@@ -8,6 +8,7 @@ from jdnas.settings import Settings
 from jdnas.training.settings import TrainSettings
 
 Factor = Annotated[float, Field(gt=0)]
+Depth = Annotated[int, Field(ge=1)]
 
 
 class PhaseSettings(Settings):
@@ -27,12 +28,17 @@ class PhaseSettings(Settings):
 class PoolSettings(Settings):
     """The elastic teacher pool: its space around the base's widths W, its phases and its BN recalibration.
 
-    `extra_depth`: blocks per stage above the base's depth; `fewer_depth`: blocks below it; `widths`: factors on W.
+    `widths`: factors on W, per stage and for the neck; `elastic_stem`: for the stem too, where it is not tied to the first stage.
+    `extra_depth`: blocks per stage above the base's depth; `fewer_depth`: blocks below it; `min_depths` and `max_depths` give the
+    range outright, one number per stage. `bn_images`: training images that a teacher's BN statistics are recomputed from.
     """
 
     widths: tuple[Factor, ...] = Field((1.0, 1.25, 1.5), min_length=1)
+    elastic_stem: bool = False
     extra_depth: int = Field(1, ge=0)
     fewer_depth: int = Field(0, ge=0)
+    min_depths: tuple[Depth, ...] | None = None
+    max_depths: tuple[Depth, ...] | None = None
     phases: tuple[PhaseSettings, ...] = Field(
         (
             PhaseSettings(epochs=24, depth_share=0.0, widths=(1.5,)),

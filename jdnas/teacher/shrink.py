@@ -15,28 +15,28 @@ import torch
 from torch import Tensor
 
 from jdnas.data.types import Batch
-from jdnas.distill.losses import identity_adapter
+from jdnas.distill.adapters import FEATURE, identity_adapter
 from jdnas.distill.settings import DistillSettings
-from jdnas.distill.step import distill_terms, roi_outputs
+from jdnas.distill.step import distill_terms, warmup_factor
+from jdnas.distill.teacher import Lesson, roi_outputs
 from jdnas.models.bound import BoundDetector
 from jdnas.models.weights import State, axes_of, permute, widths_of
 from jdnas.spec import DetectorSpec
+from jdnas.teacher.names import describe_subnet
 from jdnas.teacher.settings import PhaseSettings, PoolSettings
 from jdnas.teacher.space import SubnetSpace
 from jdnas.training.checkpoint import load_tensors, read_json, save_tensors, write_json
 from jdnas.training.loop import LossTerms, Resume, fit, step_generator
 from jdnas.training.schedule import steps_of
 
-ADAPTER = "adapter.weight"
+VISITS = "visits"
+EXTRA = (FEATURE, VISITS)  # what a state holds beside the detector while it is trained
 BatchSource = Callable[[int, int], Iterator[Batch]]
 
 
 @dataclass
 class PhaseReport:
-    """One phase: images, seconds, skipped steps, loss curve, and how often each subnet (by spec key) was trained.
-
-    `visited` counts from the last resumption on.
-    """
+    """One phase: images, seconds, skipped steps, loss curve, and how often each subnet (see `jdnas.teacher.names`) was trained."""
 
     phase: int
     images: int
@@ -68,13 +68,26 @@ def sandwich(space: SubnetSpace, settings: PhaseSettings, rng: random.Random) ->
     return [spec for spec in dict.fromkeys(drawn) if spec != space.largest]
 
 
+def visit_record(steps: int, phase: PhaseSettings) -> Tensor:
+    """Return an empty record of the subnets that each step trains: their numbers in the space `[steps, 2 + subnets]`, -1 for none.
+
+    It is kept in the trained state, so a checkpoint holds what was visited up to its step, and a resumed phase goes on from there.
+    """
+    return torch.full((steps, 2 + phase.subnets), -1, dtype=torch.int64)
+
+
+def visit_counts(record: Tensor, space: SubnetSpace) -> dict[str, int]:
+    """Return how often each subnet stands in a record, by name, most often first."""
+    counts = Counter(record[record >= 0].tolist())
+    return {describe_subnet(space, space.spec_of(space.choice_of_number(number))): count for number, count in counts.most_common()}
+
+
 class PhaseLoss:
-    """The losses of one step of a phase, one yield per trained net."""
+    """The losses of one step of a phase, one yield per trained net; what is trained is written to `state[VISITS]`."""
 
     def __init__(self, space: SubnetSpace, state: State, phase: PhaseSettings, distill: DistillSettings, seed: int) -> None:
         self.space, self.state, self.phase, self.distill, self.seed = space, state, phase, distill, seed
-        self.detector_state = {name: tensor for name, tensor in state.items() if name != ADAPTER}
-        self.visited: Counter[str] = Counter()
+        self.detector_state = {name: tensor for name, tensor in state.items() if name not in EXTRA}
 
     def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
         """Yield the detection losses of the largest net, then detection and distillation losses of each subnet."""
@@ -82,14 +95,27 @@ class PhaseLoss:
         targets = (batch.images, batch.sizes_hw, batch)
         output = largest.call("losses", *targets, step_generator(self.seed, step, batch.images.device))
         pyramid = [level.detach() for level in output.pyramid]
-        self.visited[self.space.largest.key] += 1
+        self._visit(step, 0, self.space.largest)
         yield output.terms
-        teacher_on = partial(roi_outputs, partial(largest.call, training=False), pyramid)
-        for spec in sandwich(self.space, self.phase, random.Random(f"{self.seed}/{step}")):
+        lesson = Lesson(pyramid, torch.no_grad()(partial(roi_outputs, partial(largest.call, training=False), pyramid)))
+        factor = warmup_factor(step, len(self.state[VISITS]), self.distill)
+        for place, spec in enumerate(sandwich(self.space, self.phase, random.Random(f"{self.seed}/{step}")), start=1):
             subnet = BoundDetector(spec, self.detector_state, own_statistics=True)
             output = subnet.call("losses", *targets, step_generator(self.seed, step, batch.images.device))
-            self.visited[spec.key] += 1
-            yield output.terms | distill_terms(output, teacher_on, self.state[ADAPTER][:, : spec.neck], self.distill)
+            self._visit(step, place, spec)
+            terms = distill_terms(output, lesson, {FEATURE: self.state[FEATURE][:, : spec.neck]}, self.distill)
+            yield output.terms | {name: factor * term for name, term in terms.items()}
+
+    def _visit(self, step: int, place: int, spec: DetectorSpec) -> None:
+        self.state[VISITS][step, place] = self.space.number_of(spec)
+
+
+def sorted_by_l1(state: State, spec: DetectorSpec) -> State:
+    """Return the state of the largest net and its adapter with the channels of every elastic axis sorted, function unchanged."""
+    orders = channel_orders({name: tensor for name, tensor in state.items() if name != FEATURE}, spec)
+    result = permute({name: tensor for name, tensor in state.items() if name != FEATURE}, spec, orders)
+    order = orders["neck"].to(state[FEATURE].device)
+    return result | {FEATURE: state[FEATURE][order][:, order].clone()}
 
 
 def train_pool(
@@ -98,31 +124,40 @@ def train_pool(
 ) -> tuple[State, list[PhaseReport]]:  # fmt: skip
     """Train the pool state through all phases and return it; `batches(seed, step)` iterates training batches.
 
-    Finished phases and the state of an unfinished one are kept in `folder`, and a later call goes on from there.
+    The state after each phase is kept in `folder` (`phase_0.safetensors`, ...), and that of an unfinished one; a later call goes on
+    from there.
     """
     neck = space.largest.neck
-    state = {name: tensor.to(device) for name, tensor in state.items()} | {ADAPTER: identity_adapter(neck, neck).to(device)}
+    state = {name: tensor.to(device) for name, tensor in state.items()} | {FEATURE: identity_adapter(neck, neck).to(device)}
     reports = []
     for index, phase in enumerate(settings.phases):
-        finished, seed_of = folder / f"phase_{index}.safetensors", seed * 1000 + index
+        finished, seed_of = phase_path(folder, index), seed * 1000 + index
         if finished.with_suffix(".json").exists():
-            state = {name: tensor.to(device) for name, tensor in load_tensors(finished).items()}
+            state = {name: tensor.to(device) for name, tensor in load_tensors(finished).items() if name != VISITS}
             reports.append(PhaseReport(**read_json(finished.with_suffix(".json"))))
             continue
         if len(phase.widths) > 1:
-            adapter = state.pop(ADAPTER)
-            orders = channel_orders(state, space.largest)
-            state = permute(state, space.largest, orders)
-            order = orders["neck"].to(device)
-            state[ADAPTER] = adapter[order][:, order].clone()
+            state = sorted_by_l1(state, space.largest)
         train = settings.train.model_copy(update={"lr": settings.train.lr * phase.lr_factor, "epochs": phase.epochs})
+        steps = steps_of(phase.epochs, images, train.batch)
+        state[VISITS] = visit_record(steps, phase)
         loss = PhaseLoss(space, state, phase, distill, seed_of)
         resume = Resume(folder / f"phase_{index}.partial.safetensors", checkpoint_seconds)
-        steps = steps_of(phase.epochs, images, train.batch)
         report = fit(state, loss, partial(batches, seed_of), train, steps=steps, device=device, resume=resume, on_step=on_step)
         save_tensors(finished, state)
-        reports.append(PhaseReport(index, report.images, report.seconds, report.skipped, report.curve, dict(loss.visited)))
+        visited = visit_counts(state.pop(VISITS), space)
+        reports.append(PhaseReport(index, report.images, report.seconds, report.skipped, report.curve, visited))
         write_json(finished.with_suffix(".json"), asdict(reports[-1]))
         resume.path.unlink(missing_ok=True)
-    state.pop(ADAPTER)
+    state.pop(FEATURE)
     return {name: tensor.cpu() for name, tensor in state.items()}, reports
+
+
+def phase_path(folder: Path, index: int) -> Path:
+    """Return where the state after a phase is kept (with its report as JSON beside it)."""
+    return folder / f"phase_{index}.safetensors"
+
+
+def load_phase(folder: Path, index: int) -> State:
+    """Read the pool's state as it was after a phase; a CheckpointError says what is wrong with the file."""
+    return {name: tensor for name, tensor in load_tensors(phase_path(folder, index)).items() if name not in EXTRA}

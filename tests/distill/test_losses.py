@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from jdnas.distill.losses import classification_loss, feature_loss, identity_adapter, localization_loss
+from jdnas.distill.adapters import identity_adapter
+from jdnas.distill.losses import classification_loss, feature_loss, localization_loss, standardize
 
 
 def test_feature_loss_by_hand() -> None:
@@ -73,5 +74,61 @@ def test_equal_student_and_teacher_have_no_feature_and_box_loss() -> None:
     assert localization_loss(deltas, deltas, logits, everything).item() == 0
 
 
-def test_identity_adapter_copies_the_common_channels() -> None:
-    assert identity_adapter(2, 3)[:, :, 0, 0].tolist() == [[1, 0], [0, 1], [0, 0]]
+def test_classification_loss_follows_the_equation() -> None:
+    generator = torch.Generator().manual_seed(4)
+    student, teacher = torch.randn(5, 4, generator=generator), 2 * torch.randn(5, 4, generator=generator)
+    valid = torch.tensor([True, False, True, True, False])
+    total = 0.0
+    for n in range(5):
+        if valid[n]:
+            target, given = (torch.exp(rows[n].double()) / torch.exp(rows[n].double()).sum() for rows in (teacher, student))
+            total -= sum(float(target[k]) * math.log(float(given[k])) for k in range(4))
+    assert classification_loss(student, teacher, valid).item() == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_temperature_by_hand() -> None:
+    # Logits (0, 2 ln 3) at T = 2 are (0, ln 3): probabilities (1/4, 3/4); the student's are equal: T^2 ln 2.
+    loss = classification_loss(torch.zeros(1, 2), torch.tensor([[0.0, 2 * math.log(3.0)]]), torch.tensor([True]), temperature=2.0)
+    assert loss.item() == pytest.approx(4 * math.log(2))
+
+
+def test_equal_scores_leave_only_the_entropy_and_no_gradient() -> None:
+    # The formula is a cross entropy: with equal scores it is the teacher's entropy, which no student gets below.
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64).float().requires_grad_()
+    loss = classification_loss(logits, logits.detach(), torch.ones(6, dtype=torch.bool))
+    loss.backward()
+    probabilities = logits.detach().softmax(-1)
+    assert loss.item() == pytest.approx(-float((probabilities * probabilities.log()).sum(-1).mean()), rel=1e-5)
+    assert logits.grad is not None and logits.grad.abs().max() < 1e-6
+
+
+def test_localization_loss_by_hand() -> None:
+    # Scores 1/4 background, 1/4 and 1/2 foreground; differences 4 and -2 in every coordinate: |1 - 1| = 0. Then 4 and 2: |1 + 1| x 4.
+    logits = torch.tensor([[0.0, 0.0, math.log(2.0)]])
+    student, teacher = torch.zeros(1, 3, 4), torch.tensor([[[99.0] * 4, [4.0] * 4, [-2.0] * 4]])
+    valid = torch.tensor([True])
+    assert localization_loss(student, teacher, logits, valid).item() == pytest.approx(0.0, abs=1e-6)
+    teacher[0, 2] = 2.0
+    assert localization_loss(student, teacher, logits, valid).item() == pytest.approx(8.0)
+
+
+def test_standardize_looks_only_at_the_counted_points() -> None:
+    features = torch.tensor([1.0, 3.0, 1000.0]).reshape(3, 1, 1, 1)
+    counts = torch.tensor([True, True, False]).reshape(3, 1, 1, 1)
+    assert standardize(features, counts)[:2].flatten().tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
+
+
+def test_padding_has_no_part_in_normalized_features() -> None:
+    generator = torch.Generator().manual_seed(6)
+    student, teacher = torch.randn(4, 3, 7, 7, generator=generator), torch.randn(4, 3, 7, 7, generator=generator)
+    positive, valid = torch.tensor([True, True, False, False]), torch.tensor([True, True, True, False])
+    adapter = identity_adapter(3, 3)
+    padded = feature_loss(student, teacher, positive, adapter, normalize=True, valid=valid)
+    cut = feature_loss(student[:3], teacher[:3], positive[:3], adapter, normalize=True)
+    assert padded.item() == pytest.approx(cut.item(), rel=1e-6)
+
+
+def test_half_precision_features_are_compared_in_float32() -> None:
+    student, teacher = torch.full((1, 2, 7, 7), 300.0, dtype=torch.bfloat16), torch.zeros(1, 2, 7, 7, dtype=torch.bfloat16)
+    loss = feature_loss(student, teacher, torch.tensor([True]), identity_adapter(2, 2))
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(2 * 300.0**2)
