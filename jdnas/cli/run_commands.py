@@ -33,7 +33,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --ru
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
-def _config(preset: str | None, overrides: list[str] | None, resumed: Path | None = None, **given: Any) -> "RunConfig":
+def settings_of(preset: str | None, overrides: list[str] | None, resumed: Path | None = None, **given: Any) -> "RunConfig":
     """Resolve the settings; without a preset, those of the run in the folder `resumed` come first, if there is one."""
     from jdnas.config import DEFAULT_PRESET, parse_overrides, resolve, resolve_kept
 
@@ -50,7 +50,8 @@ def _goals(override: list[str] | None, trials: int | None, max_latency_ms: float
     return [*(override or []), *latency, *(f"{key}={value}" for key, value in goals.items() if value is not None)]
 
 
-def _run(run_dir: Path, work: Callable[["Console"], None]) -> None:
+def run_work(run_dir: Path, work: Callable[["Console"], None]) -> None:
+    """Do the work of a command; an interruption says how to continue and exits with 130."""
     from rich.console import Console
 
     try:
@@ -82,7 +83,7 @@ def optimize(
     Example: jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir runs/demo
     """
     settings = _goals(override, trials, max_latency_ms, min_ap)
-    config = _config(
+    config = settings_of(
         preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
     )
 
@@ -94,7 +95,7 @@ def optimize(
         if not quiet:
             console.print(summary_table(summary))
 
-    _run(run_dir, work)
+    run_work(run_dir, work)
 
 
 def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: bool) -> None:
@@ -103,7 +104,7 @@ def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: b
 
         run_until(step, config, run_dir, resume=resume, console=console, quiet=quiet)
 
-    _run(run_dir, work)
+    run_work(run_dir, work)
 
 
 def train(
@@ -114,7 +115,7 @@ def train(
 
     Example: jdnas train --base lite0 --data my_data --set base_train.epochs=12
     """
-    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
+    config = settings_of(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
     _until("base", config, run_dir, resume, quiet)
 
 
@@ -126,7 +127,7 @@ def teacher_train(
 
     Example: jdnas teacher train --base r18 --data shapes --run-dir runs/pool
     """
-    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
+    config = settings_of(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
     _until("pool", config, run_dir, resume, quiet)
 
 
@@ -142,7 +143,7 @@ def teacher_space(
 
     from jdnas.cli.tables import space_table
 
-    Console().print(space_table(_config(preset, override, base=base), samples, seed or 0))
+    Console().print(space_table(settings_of(preset, override, base=base), samples, seed or 0))
 
 
 def search_run(
@@ -157,7 +158,7 @@ def search_run(
     if context.invoked_subcommand is not None:
         return
     settings = _goals(override, trials, max_latency_ms, min_ap)
-    config = _config(
+    config = settings_of(
         preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
     )
     _until("search", config, run_dir, resume, quiet)
@@ -192,20 +193,24 @@ def show_config(preset: Preset = None, override: Override = None) -> None:
     """
     from jdnas.config import dump
 
-    print(dump(_config(preset, override)), end="")
+    print(dump(settings_of(preset, override)), end="")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this file to the command line."""
+    """Add the commands of this file, and those of `distill_commands`, which uses its options, to the command line."""
+    from jdnas.cli.distill_commands import distill, teacher_eval
+
     app.command()(optimize)
     app.command()(train)
     teacher = typer.Typer(no_args_is_help=True, help="The elastic teacher pool.")
     teacher.command("train")(teacher_train)
     teacher.command("space")(teacher_space)
+    teacher.command("eval")(teacher_eval)
     app.add_typer(teacher, name="teacher")
     search = typer.Typer(invoke_without_command=True)
     search.callback()(search_run)
     search.command("status")(search_status)
     app.add_typer(search, name="search")
+    app.command()(distill)
     app.command()(report)
     app.command("config")(show_config)

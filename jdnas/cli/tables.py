@@ -2,7 +2,7 @@
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -10,6 +10,9 @@ from rich.table import Table
 from jdnas.config import RunConfig
 from jdnas.models.complexity import multiply_adds, parameters, per_part
 from jdnas.spec import DetectorSpec
+
+if TYPE_CHECKING:
+    from jdnas.pipeline.pool_quality import SubnetQuality
 
 PAPER_SIZE_HW = (800, 1333)
 
@@ -100,6 +103,17 @@ def targets_table(files: list[Path]) -> Table:
         here = standing(target)
         runs = f"{target.runtime} {target.precision}" + (f", batch {target.batch}" if target.batch > 1 else "")
         table.add_row(target.name, target.device, runs, knowledge(target), "yes" if here.measurable else here.why)
+    return table
+
+
+def quality_table(rows: "list[SubnetQuality]") -> Table:
+    """Return the evaluated subnets of a pool, phase by phase, by multiply-adds; `*` marks those that the phase did not train."""
+    table = Table(title="Subnets of the pool; * not trained by that phase", title_justify="left")
+    for column in ("phase", "subnet", "", "GMAC", "AP before recalibration", "AP after"):
+        table.add_column(column, justify="right")
+    for row in sorted(rows, key=lambda r: (r.phase, r.gmac)):
+        name = row.subnet if row.released else f"{row.subnet} *"
+        table.add_row(str(row.phase + 1), name, row.role, f"{row.gmac:.3f}", f"{row.ap_before:.3f}", f"{row.ap_after:.3f}")
     return table
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from jdnas.config import RunConfig, resolve
 from jdnas.data.records import DetectionSet, Record
@@ -12,6 +13,7 @@ from jdnas.pipeline.base import check_sources, initial_state
 from jdnas.pipeline.context import Context, base_spec_of, canvas_sizes, load_context, pick_device
 from jdnas.pipeline.run_folder import RunFolder
 from jdnas.presets import preset
+from jdnas.spec import FAMILIES
 from jdnas.training.checkpoint import save_detector
 
 NANO = str(Path(__file__).with_name("nano.yaml"))
@@ -88,8 +90,20 @@ def test_making_the_shapes_begins_the_run(nano: Context) -> None:
 
 
 def test_calibration_images_are_the_first_ones(nano: Context) -> None:
-    batches = list(nano.calibration_images(5, 4))
-    assert [tuple(batch.shape) for batch in batches] == [(4, 3, 96, 96)] * 2
+    batches = list(nano.calibration_images(10))
+    assert [tuple(batch.shape) for batch in batches] == [(8, 3, 96, 96), (2, 3, 96, 96)]
+    small = list(nano.calibration_images(3, (64, 64)))
+    assert [tuple(batch.shape) for batch in small] == [(3, 3, 64, 64)]
+    assert nano.calibration(1000, (64, 64), nano.base_spec.traits).count == len(nano.train.records)
+
+
+def test_calibration_images_take_the_normalization_of_the_teachers_family(nano: Context) -> None:
+    lite = FAMILIES["efficientnet_lite"]
+    mine, its = (next(nano.calibration_images(1, traits=traits)) for traits in (nano.base_spec.traits, lite))
+    mean, std, new_mean, new_std = (
+        torch.tensor(v)[:, None, None] for v in (nano.base_spec.traits.mean, nano.base_spec.traits.std, lite.mean, lite.std)
+    )
+    assert torch.allclose(its, (mine * std + mean - new_mean) / new_std, atol=1e-5)
 
 
 def test_users_weights_bring_their_widths(nano: Context, tmp_path: Path) -> None:
