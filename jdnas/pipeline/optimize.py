@@ -104,7 +104,9 @@ def _announce(context: Context, plan: WorkPlan, progress: JobProgress) -> None:
     target = load_target(context.config.target)
     here = standing(target)
     if not here.measurable:
-        progress.say(f"[yellow]cost of the search: {cost_name(context.config).replace('_', ' ')}; {unmeasured_note(target, here.reason)}[/yellow]")
+        progress.say(
+            f"[yellow]cost of the search: {cost_name(context.config).replace('_', ' ')}; {unmeasured_note(target, here.reason)}[/yellow]"
+        )
     images = plan.images
     progress.say(f"plan: base {images['base']} images, pool {images['pool']}, up to {plan.candidates} candidates "
                  f"of {images['candidate']} images each")  # fmt: skip
