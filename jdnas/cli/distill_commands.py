@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jdnas.cli.run_commands import Data, Device, Override, Preset, Quiet, Resume, RunDir, Seed, run_work, settings_of
+from jdnas.cli.run_commands import Data, Device, Override, Preset, Quiet, Resume, RunDir, Seed, _config, _run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ def teacher_eval(
         console.print(quality_table(rows))
         console.print(f"chart: {page}")
 
-    run_work(run_dir, work)
+    _run(run_dir, work)
 
 
 def distill(
@@ -56,7 +56,7 @@ def distill(
     if method not in ("ours", "logit", "fgfi"):
         raise ConfigError(unknown_name("method", method, ("ours", "logit", "fgfi")))
     lengths: list[str] = [] if epochs is None else [f"candidate_train.epochs={epochs}"]
-    config = settings_of(preset, [*(override or []), *lengths], run_dir if resume else None, data=data, seed=seed, device=device)
+    config = _config(preset, [*(override or []), *lengths], run_dir if resume else None, data=data, seed=seed, device=device)
 
     def work(console: "Console") -> None:
         from jdnas.pipeline.distillation import distill_alone
@@ -68,4 +68,4 @@ def distill(
         if not quiet:
             console.print(f"student: {run_dir / 'student' / 'student.safetensors'}; metrics: {run_dir / 'distill.json'}")
 
-    run_work(run_dir, work)
+    _run(run_dir, work)

@@ -33,7 +33,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --ru
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
-def settings_of(preset: str | None, overrides: list[str] | None, resumed: Path | None = None, **given: Any) -> "RunConfig":
+def _config(preset: str | None, overrides: list[str] | None, resumed: Path | None = None, **given: Any) -> "RunConfig":
     """Resolve the settings; without a preset, those of the run in the folder `resumed` come first, if there is one."""
     from jdnas.config import DEFAULT_PRESET, parse_overrides, resolve, resolve_kept
 
@@ -50,7 +50,7 @@ def _goals(override: list[str] | None, trials: int | None, max_latency_ms: float
     return [*(override or []), *latency, *(f"{key}={value}" for key, value in goals.items() if value is not None)]
 
 
-def run_work(run_dir: Path, work: Callable[["Console"], None]) -> None:
+def _run(run_dir: Path, work: Callable[["Console"], None]) -> None:
     """Do the work of a command; an interruption says how to continue and exits with 130."""
     from rich.console import Console
 
@@ -83,7 +83,7 @@ def optimize(
     Example: jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir runs/demo
     """
     settings = _goals(override, trials, max_latency_ms, min_ap)
-    config = settings_of(
+    config = _config(
         preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
     )
 
@@ -95,7 +95,7 @@ def optimize(
         if not quiet:
             console.print(summary_table(summary))
 
-    run_work(run_dir, work)
+    _run(run_dir, work)
 
 
 def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: bool) -> None:
@@ -104,7 +104,7 @@ def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: b
 
         run_until(step, config, run_dir, resume=resume, console=console, quiet=quiet)
 
-    run_work(run_dir, work)
+    _run(run_dir, work)
 
 
 def train(
@@ -115,7 +115,7 @@ def train(
 
     Example: jdnas train --base lite0 --data my_data --set base_train.epochs=12
     """
-    config = settings_of(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
+    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
     _until("base", config, run_dir, resume, quiet)
 
 
@@ -127,7 +127,7 @@ def teacher_train(
 
     Example: jdnas teacher train --base r18 --data shapes --run-dir runs/pool
     """
-    config = settings_of(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
+    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
     _until("pool", config, run_dir, resume, quiet)
 
 
@@ -143,7 +143,7 @@ def teacher_space(
 
     from jdnas.cli.tables import space_table
 
-    Console().print(space_table(settings_of(preset, override, base=base), samples, seed or 0))
+    Console().print(space_table(_config(preset, override, base=base), samples, seed or 0))
 
 
 def search_run(
@@ -158,7 +158,7 @@ def search_run(
     if context.invoked_subcommand is not None:
         return
     settings = _goals(override, trials, max_latency_ms, min_ap)
-    config = settings_of(
+    config = _config(
         preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
     )
     _until("search", config, run_dir, resume, quiet)
@@ -193,7 +193,7 @@ def show_config(preset: Preset = None, override: Override = None) -> None:
     """
     from jdnas.config import dump
 
-    print(dump(settings_of(preset, override)), end="")
+    print(dump(_config(preset, override)), end="")
 
 
 def register(app: typer.Typer) -> None:

@@ -38,8 +38,13 @@ class SubnetSpace:
     elastic_stem: bool = False
 
     @property
+    def has_elastic_stem(self) -> bool:
+        """Whether the stem has a width factor of its own."""
+        return self.elastic_stem and not self.unit.traits.tied_stem
+
+    @property
     def _stems(self) -> tuple[float, ...]:
-        return self.factors if self.elastic_stem and not self.unit.traits.tied_stem else (1.0,)
+        return self.factors if self.has_elastic_stem else (1.0,)
 
     @property
     def largest(self) -> DetectorSpec:
