@@ -76,9 +76,11 @@ def space_table(config: RunConfig, samples: int, seed: int) -> Table:
     resolutions = len(config.data_settings.long_sides)
     ranges = ", ".join(f"{low} to {high}" for low, high in zip(space.min_depths, space.max_depths, strict=True))
     elastic = "the stem, every stage and the neck" if space.has_elastic_stem else "every stage and the neck"
-    title = (f"{space.size():,} subnets x {resolutions} resolutions = {space.size(resolutions):,}: depths {ranges}; "
-             f"width factors {', '.join(map(str, space.factors))} for {elastic}. The paper's \"roughly 765,000\" is 264 depths "
-             "(2 to 3, 2 to 4, 2 to 23, 2 to 3) x 3^6 widths (stem, four stages, neck) x 4 resolutions = 769,824 (--preset paper)")  # fmt: skip
+    title = (
+        f"{space.size():,} subnets x {resolutions} resolutions = {space.size(resolutions):,}: depths {ranges}; "
+        f'width factors {", ".join(map(str, space.factors))} for {elastic}. The paper\'s "roughly 765,000" is 264 depths '
+        "(2 to 3, 2 to 4, 2 to 23, 2 to 3) x 3^6 widths (stem, four stages, neck) x 4 resolutions = 769,824: --preset paper"
+    )
     table = Table(title=title, title_justify="left")
     for column in ("subnet", "depths", "stage widths", "neck", "GMAC at 1333x800", "M params"):
         table.add_column(column, justify="right")
