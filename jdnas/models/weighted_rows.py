@@ -26,7 +26,7 @@ def summed_products(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 def summed_bags(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """Sum in one pass that stores no gathered row; the same shapes, computed in float32. Gradients reach `rows` alone."""
-    result: Tensor = _SummedBags.apply(rows.float(), index, weight.float())  # type: ignore[no-untyped-call]
+    result: Tensor = _SummedBags.apply(rows.float(), index, weight.float())
     return result.to(rows.dtype)
 
 
@@ -37,14 +37,14 @@ class _SummedBags(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(index, weight)
         ctx.pixels = rows.shape[0]
         return _bags(rows, index.reshape(-1), weight.reshape(-1), torch.arange(0, index.numel(), index.shape[1], device=index.device))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         index, weight = ctx.saved_tensors
         pixels, order = index.reshape(-1).sort(stable=True)
         starts = torch.searchsorted(pixels, torch.arange(ctx.pixels, device=index.device))
