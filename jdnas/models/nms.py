@@ -27,6 +27,28 @@ def nms_keep(boxes_xyxy: Tensor, valid: Tensor, iou: float, form: NmsForm, *, gr
     return _fixed_point(boxes_xyxy, valid, iou, groups, iterations)
 
 
+def nms_keep_best(boxes_xyxy: Tensor, scores: Tensor, iou: float, count: int) -> Tensor:
+    """Tell which boxes `[B, L, N, 4]` survive greedy suppression inside their group `[L]`, as far as the best `count` of an image.
+
+    `scores` `[B, L, N]` fall along N; boxes of score -inf neither survive nor suppress. Only better boxes can suppress a box, so the
+    boxes of an image are looked at from the best on, in portions that double, until `count` of them are known to survive: the cost of
+    suppression is quadratic, and the long tails of most groups are never reached. The best `count` survivors are exact; whether later
+    ones are told is left open.
+    """
+    keep = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+    for image in range(len(scores)):
+        valid = scores[image] > -torch.inf
+        candidates, portion = int(valid.sum()), 3 * count // 2
+        best = scores[image][valid].sort(descending=True).values
+        while True:
+            seen = valid if portion >= candidates else valid & (scores[image] >= best[portion])
+            keep[image] = _greedy(boxes_xyxy[image], seen, iou, None)
+            if portion >= candidates or int(keep[image].sum()) >= count:
+                break
+            portion *= 2
+    return keep
+
+
 def has_converged(boxes_xyxy: Tensor, valid: Tensor, iou: float, *, groups: Tensor | None = None, iterations: int = 16) -> Tensor:
     """Tell, as a bool scalar, whether "fixed_point" with `iterations` equals "greedy" on these boxes: one more step changes nothing."""
     last, before = (_fixed_point(boxes_xyxy, valid, iou, groups, count) for count in (iterations + 1, iterations))

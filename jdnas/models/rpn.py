@@ -14,7 +14,7 @@ from jdnas.models.boxes import RPN_WEIGHTS, at_least, clip, decode, encode, take
 from jdnas.models.forms import Forms
 from jdnas.models.layers import Conv
 from jdnas.models.losses import rpn_losses
-from jdnas.models.nms import nms_keep, ranked, topk
+from jdnas.models.nms import nms_keep, nms_keep_best, ranked, topk
 from jdnas.spec import Head
 
 FOREGROUND_IOU, BACKGROUND_IOU, POSITIVE_FRACTION = 0.7, 0.3, 0.5
@@ -87,17 +87,15 @@ class Rpn(nn.Module):
         flat = index.flatten(1)
         chosen = output.anchors.index_select(0, flat.flatten()).reshape(*flat.shape, 4)
         boxes = clip(decode(take(output.deltas, flat), chosen, RPN_WEIGHTS), sizes_hw)
-        usable = (logits > -torch.inf).flatten(1) & at_least(boxes, MIN_SIDE)
-        boxes = boxes.where(usable[..., None], 0.0)
-        keep = nms_keep(
-            boxes.reshape(*index.shape, 4),
-            usable.reshape(index.shape),
-            head.rpn_nms_iou,
-            forms.nms,
-            iterations=forms.nms_iterations,
-        ).flatten(1)
-        scores = torch.sigmoid(logits).flatten(1).where(keep, -1.0)
-        best, order = ranked(scores, min(count, sum(min(candidates, n) for n in output.per_level)), forms.topk)
+        usable = ((logits > -torch.inf).flatten(1) & at_least(boxes, MIN_SIDE)).reshape(index.shape)
+        boxes = boxes.where(usable.flatten(1)[..., None], 0.0)
+        levels, scores = boxes.reshape(*index.shape, 4), torch.sigmoid(logits)
+        count = min(count, sum(min(candidates, n) for n in output.per_level))
+        if forms.nms == "greedy":
+            keep = nms_keep_best(levels, scores.where(usable, -torch.inf), head.rpn_nms_iou, count)
+        else:
+            keep = nms_keep(levels, usable, head.rpn_nms_iou, forms.nms, iterations=forms.nms_iterations)
+        best, order = ranked(scores.where(keep, -1.0).flatten(1), count, forms.topk)
         valid = best >= 0
         return Proposals(take(boxes, order).where(valid[..., None], 0.0), valid)
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdnas.models.nms import blockwise_topk, has_converged, nms_keep, ranked, topk
+from jdnas.models.nms import blockwise_topk, has_converged, nms_keep, nms_keep_best, ranked, topk
 
 
 def random_boxes(count, *, seed, canvas=60.0):
@@ -92,3 +92,21 @@ def test_ranking_keeps_the_order_of_equal_scores():
     scores = torch.tensor([[0.5, 1.0, 0.5, 1.0] * 50])
     _, index = ranked(scores, 120, "direct")
     assert index[0].tolist() == [*range(1, 200, 2), *range(0, 40, 2)]
+
+
+@pytest.mark.parametrize(("count", "tied"), [(1, False), (7, False), (40, True), (500, True)])
+def test_the_best_survivors_do_not_need_the_tails(count, tied):
+    generator = torch.Generator().manual_seed(count)
+    corner = torch.rand(2, 3, 60, 2, generator=generator) * 60
+    boxes = torch.cat((corner, corner + 10 + torch.rand(2, 3, 60, 2, generator=generator) * 40), -1)
+    scores = torch.rand(2, 3, 60, generator=generator)
+    scores = ((scores * 8).round() / 8 if tied else scores).sort(dim=2, descending=True).values
+    scores[0, 1, 20:] = -torch.inf
+    scores[1, 0, ::4] = -torch.inf  # also in between
+    everything = nms_keep(boxes, scores > -torch.inf, 0.5, "greedy")
+    found = nms_keep_best(boxes, scores, 0.5, count)
+    for image in range(2):
+        best, others = (scores[image].where(keep[image], -1.0).flatten().sort(descending=True, stable=True) for keep in (found, everything))
+        real = int((others.values[:count] >= 0).sum())
+        assert real > 0 and torch.equal(best.values[:real], others.values[:real])
+        assert torch.equal(best.indices[:real], others.indices[:real])

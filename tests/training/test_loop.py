@@ -27,7 +27,8 @@ def batches(start: int) -> Iterator[Batch]:
 
 def make_state() -> State:
     weight = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
-    return {"weight": weight, "bias": torch.zeros(4), "norm.running_mean": torch.ones(4)}
+    filters = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(2))
+    return {"weight": weight, "bias": torch.zeros(4), "filters": filters, "norm.running_mean": torch.ones(4)}
 
 
 class Regression:
@@ -37,7 +38,8 @@ class Regression:
     def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
         x = batch.images.mean((2, 3))
         error = (x @ self.state["weight"].T + self.state["bias"] - x.sum(1, keepdim=True)).square().mean()
-        yield {"error": error * float("nan") if step in self.bad_steps else error}
+        filtered = torch.conv2d(batch.images, self.state["filters"]).square().mean()
+        yield {"error": error * float("nan") if step in self.bad_steps else error, "filtered": 0.01 * filtered}
 
 
 def test_training_learns_and_leaves_buffers_alone() -> None:
