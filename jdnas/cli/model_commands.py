@@ -5,17 +5,24 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[Path, typer.Argument(help="A detector: its .safetensors file (the .json beside it is read too) or an .onnx engine.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="A detector: an .onnx engine, a .safetensors file of jdnas (the .json beside it is read too), or a checkpoint of torchvision, "
+        "detectron2 or mmdetection."
+    ),
+]
 Size = Annotated[str | None, typer.Option(help="Input canvas as WIDTHxHEIGHT, multiples of 32; default: the size in the file.")]
 Data = Annotated[str, typer.Option(help="Folder in COCO layout.")]
 Runtime = Annotated[str, typer.Option(help="Runtime of .onnx engines: ort-cpu or ort-cuda.")]
 
 
 def export(
-    model: Model, out: Annotated[Path, typer.Option(help="The .onnx file to write.")], size: Size = None,
+    model: Model, out: Annotated[Path, typer.Option(help="The file to write: .onnx, or .pth for torchvision's Faster R-CNN.")],
+    size: Size = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
 ) -> None:  # fmt: skip
-    """Export a detector to ONNX with static shapes and compare it with PyTorch.
+    """Export a detector to ONNX with static shapes and compare it with PyTorch; or write a state dict that torchvision loads.
 
     Example: jdnas export runs/demo/student/student.safetensors --out student_b4.onnx --batch 4
     """
@@ -61,6 +68,25 @@ def predict(
     print(f"{done} images drawn to {out}, detections in {out / 'detections.json'}" + (f"; skipped {', '.join(skipped)}" if skipped else ""))
 
 
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Weights of torchvision, detectron2, mmdetection, timm or efficientnet-pytorch.")],
+    out: Annotated[Path, typer.Option(help="Where to write: STEM.safetensors and STEM.json.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Settings of its project: config.yaml of detectron2, config.py of mmdetection.")
+    ] = None,
+    norm_eps: Annotated[float | None, typer.Option(min=0, help="Epsilon that its batch normalization was computed with.")] = None,
+) -> None:  # fmt: skip
+    """Convert a detector or backbone of another project, and say what was converted, assumed and left out.
+
+    Every command that takes weights also reads such files directly; this one keeps the result and takes the settings beside it.
+
+    Example: jdnas import model_final.pth --config config.yaml --out base
+    """
+    from jdnas.pipeline.weights import import_weights as run
+
+    print("\n".join(run(file, out, config=config, norm_eps=norm_eps)))
+
+
 def complexity(
     base: Annotated[str, typer.Argument(help="A base's name, or a detector's .json file.")],
     size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")] = "1333x800",
@@ -104,6 +130,7 @@ def bases() -> None:
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     app.command()(export)
+    app.command("import")(import_weights)
     app.command("eval")(evaluate)
     app.command()(predict)
     app.command()(complexity)

@@ -20,7 +20,13 @@ Preset = Annotated[
     str | None, typer.Option(help="Settings to start from: a name in configs/ or a YAML file; default: quick, or those of the resumed run.")
 ]
 RunDir = Annotated[Path, typer.Option(help="Where everything is kept; one folder per run.")]
-Weights = Annotated[str | None, typer.Option(help="Trained base detector (a .safetensors file that jdnas wrote).")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="Trained base, which decides on the architecture: a .safetensors file of jdnas, or a checkpoint of torchvision, detectron2, "
+        "mmdetection or timm."
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Override = Annotated[

@@ -21,7 +21,7 @@ class Forms:
     topk: TopkForm = "direct"
     nms_iterations: int = 16
     detection_candidates: int = 1000
-    roi_samples: int = 4
+    roi_samples: int = 8
 
 
 EAGER = Forms()

@@ -25,7 +25,7 @@ def level_index(boxes_xyxy: Tensor) -> Tensor:
 
 
 def pool_rois(
-    pyramid: Sequence[Tensor], boxes_xyxy: Tensor, form: RoiForm, *, sampling: int = SAMPLES, aligned: bool = False, limit: int = 4
+    pyramid: Sequence[Tensor], boxes_xyxy: Tensor, form: RoiForm, *, sampling: int = SAMPLES, aligned: bool = False, limit: int = 8
 ) -> Tensor:
     """Pool boxes `[B, R, 4]` (canvas pixels) from P2..P5 into `[B, R, C, 7, 7]`; maps beyond the fourth are not used.
 

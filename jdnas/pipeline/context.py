@@ -15,12 +15,12 @@ from jdnas.data.coco import check_splits, load_split
 from jdnas.data.records import DetectionSet
 from jdnas.data.shapes import make_shapes
 from jdnas.data.types import Batch
-from jdnas.errors import CheckpointError, ConfigError
+from jdnas.errors import ConfigError
 from jdnas.pipeline.run_folder import RunFolder, begin_run
+from jdnas.pipeline.weights import spec_of_weights
 from jdnas.presets import preset, scale_backbone
 from jdnas.spec import DetectorSpec, FamilyTraits, Head
 from jdnas.teacher.pool import Calibration
-from jdnas.training.checkpoint import read_json
 from jdnas.training.settings import TrainSettings
 
 SizeHW = tuple[int, int]
@@ -107,31 +107,25 @@ def canvas_sizes(data: DetectionSet, long_sides: tuple[int, ...]) -> tuple[SizeH
 def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> DetectorSpec:
     """Return the spec of the configured base detector for canvases up to `long_side` pixels.
 
-    The widths of its backbone and neck are those of the user's weights where some are given.
+    Where the user gives weights, the file decides on the architecture, and on widths, anchors and conventions of the heads that it has.
     """
     model = config.model
-    spec = replace(preset(config.base, num_classes), neck=model.neck)
-    if config.weights is not None:
-        spec = _with_widths_of(Path(config.weights), spec, config.base)
-    elif config.base not in PRETRAINED:
-        spec = scale_backbone(spec, model.scratch_width, config.student.width_step)
-    shrink = min(1.0, long_side / model.anchor_reference)
+    if config.weights is None:
+        spec, has_heads = preset(config.base, num_classes), False
+        if config.base not in PRETRAINED:
+            spec = scale_backbone(spec, model.scratch_width, config.student.width_step)
+    else:
+        spec, has_heads = spec_of_weights(Path(config.weights))
     head = replace(
-        spec.head, width=model.head_width, rpn_width=model.rpn_width, proposals=model.proposals, candidates=model.candidates,
-        train_proposals=model.train_proposals, train_candidates=model.train_candidates, roi_samples=model.roi_samples,
-        anchor_sizes=tuple(max(4, round(size * shrink)) for size in Head().anchor_sizes),
+        spec.head, proposals=model.proposals, candidates=model.candidates, train_proposals=model.train_proposals,
+        train_candidates=model.train_candidates, roi_samples=model.roi_samples,
     )  # fmt: skip
-    return replace(spec, head=head)
-
-
-def _with_widths_of(weights: Path, spec: DetectorSpec, base: str) -> DetectorSpec:
-    given = DetectorSpec.from_dict(read_json(weights.with_suffix(".json")).get("spec", {}))
-    if (given.family, given.depths) != (spec.family, spec.depths):
-        raise CheckpointError(
-            f"{weights} holds a {given.family} with depths {given.depths}; base {base!r} is a {spec.family} with depths {spec.depths}: "
-            "give the base that was trained"
-        )
-    return replace(spec, stem=given.stem, stages=given.stages, neck=given.neck)
+    if has_heads:
+        return replace(spec, num_classes=num_classes, head=head)
+    shrink = min(1.0, long_side / model.anchor_reference)
+    sizes = tuple(max(4, round(size * shrink)) for size in Head().anchor_sizes)
+    head = replace(head, width=model.head_width, rpn_width=model.rpn_width, anchor_sizes=sizes)
+    return replace(spec, num_classes=num_classes, neck=model.neck, head=head)
 
 
 def data_folder(config: RunConfig, folder: RunFolder) -> Path:

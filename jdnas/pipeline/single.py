@@ -19,13 +19,12 @@ from jdnas.data.images import read_image
 from jdnas.errors import CheckpointError, ConfigError, DataError, InputError, ParityError, unknown_name
 from jdnas.models.bound import materialize
 from jdnas.models.weights import State
+from jdnas.pipeline.weights import TORCH_SUFFIXES, open_weights, write_for_torchvision
 from jdnas.report.drawing import draw_detections, write_jpeg
 from jdnas.sizes import SizeHW, size_hw_from_text
 from jdnas.spec import DetectorSpec
-from jdnas.training.checkpoint import load_detector
 from jdnas.training.evaluate import Metrics, evaluate
 
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".json"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -40,28 +39,28 @@ class OpenModel:
 
 
 def _weights(model: Path, size: str | None) -> tuple[DetectorSpec, State, tuple[str, ...], SizeHW]:
-    if model.suffix not in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"{model} does not name a .safetensors detector")
-    spec, state, meta = load_detector(model.with_suffix(""))
-    classes = tuple(meta.get("classes", [f"class {i + 1}" for i in range(spec.num_classes)]))
-    if size is None and "size_hw" not in meta:
+    if model.suffix == ".onnx":
+        raise CheckpointError(f"{model} is an engine; give the weights that it was made from")
+    read = open_weights(model)
+    if not read.has_heads:
+        raise CheckpointError(f"{model} holds a backbone without detection heads; train it first with: jdnas train --weights {model}")
+    if size is None and read.size_hw is None:
         raise ConfigError(f"{model} does not say its input size; give it with --size WIDTHxHEIGHT")
-    height, width = size_hw_from_text(size) if size else meta["size_hw"]
-    return spec, state, classes, (height, width)
+    size_hw = size_hw_from_text(size) if size else read.size_hw
+    assert size_hw is not None
+    return read.spec, read.state, read.classes or tuple(f"class {i + 1}" for i in range(read.spec.num_classes)), size_hw
 
 
 @contextmanager
 def open_model(model: Path, size: str | None, runtime: str) -> Iterator[OpenModel]:
-    """Open an .onnx engine or a .safetensors detector."""
+    """Open an .onnx engine or the weights of a detector, ours or another project's."""
     if model.suffix == ".onnx":
         if size is not None:
-            raise ConfigError("an engine has its size inside; --size is for .safetensors detectors")
+            raise ConfigError("an engine has its size inside; --size is for weights")
         with open_runner(model, runtime) as runner:
             info = runner.metadata
             yield OpenModel(predictor(runner), info.spec, tuple(info.classes), info.size_hw)
         return
-    if model.suffix not in WEIGHT_SUFFIXES:
-        raise CheckpointError(f"{model} is neither an .onnx engine nor a .safetensors detector")
     spec, state, classes, size_hw = _weights(model, size)
     yield OpenModel(materialize(spec, state), spec, classes, size_hw)
 
@@ -81,9 +80,11 @@ def evaluate_model(model: Path, data: Path, split: str, size: str | None, runtim
 
 
 def export_model(model: Path, out: Path, size: str | None, batch: int) -> str:
-    """Export weights to ONNX, compare the file with PyTorch on random images, and say what came out."""
+    """Export weights to ONNX, compare the file with PyTorch on random images, and say what came out; or write them for torchvision."""
+    if out.suffix in TORCH_SUFFIXES:
+        return write_for_torchvision(open_weights(model), out)
     if out.suffix != ".onnx":
-        raise ConfigError(f"--out must end in .onnx, got {out}")
+        raise ConfigError(f"--out must end in .onnx, or in .pth for torchvision; got {out}")
     spec, state, classes, size_hw = _weights(model, size)
     unchecked = out.with_suffix(".unchecked.onnx")
     export_onnx(state, spec, size_hw=size_hw, batch=batch, path=unchecked, classes=classes, provenance={"weights": model.name})

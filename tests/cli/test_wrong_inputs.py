@@ -133,8 +133,8 @@ def test_missing_models(jdnas, coco) -> None:
     for model, missing in (("none.onnx", "none.onnx does not exist"), ("none.safetensors", "no such file: none.json")):
         assert missing in jdnas("predict", model, root / "images", "--out", "found").error
         assert missing in jdnas("eval", model, "--data", root).error
-    assert "does not name a .safetensors" in jdnas("export", "none.onnx", "--out", "other.onnx").error
-    assert "neither an .onnx engine" in jdnas("predict", "none.pth", root / "images").error
+    assert "none.onnx is an engine" in jdnas("export", "none.onnx", "--out", "other.onnx").error
+    assert "no such weight file: none.pth" in jdnas("predict", "none.pth", root / "images").error
     assert not Path("found").exists()
 
 

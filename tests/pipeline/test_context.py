@@ -118,17 +118,20 @@ def test_users_weights_bring_their_widths(nano: Context, tmp_path: Path) -> None
     assert context.base_spec.stages == trained.stages and context.base_spec.neck == trained.neck
     assert context.base_spec.num_classes == 3
     start, origin = initial_state(context)
-    assert origin == f"weights {weights}"
+    assert origin == f"weights {weights}; class scores and box deltas begin anew for 3 classes (the file has 5)"
     names = [name for name in start if name.startswith("backbone.") and name.endswith("weight")]
     assert names and all(start[name].equal(state[name]) for name in names)
     assert start.keys() == state.keys()
 
 
-def test_weights_of_another_base(nano: Context, tmp_path: Path) -> None:
-    save_detector(tmp_path / "mine", nano.base_spec, build(nano.base_spec).state_dict(), {})
+def test_weights_decide_on_the_architecture(nano: Context, tmp_path: Path) -> None:
+    head = replace(nano.base_spec.head, roi_aligned=True, round_anchors=False, width=24, anchor_sizes=(9, 18, 36, 72, 144))
+    save_detector(tmp_path / "mine", replace(nano.base_spec, head=head), build(replace(nano.base_spec, head=head)).state_dict(), {})
     config = resolve(NANO, {"weights": str(tmp_path / "mine.safetensors"), "base": "r34"})
-    with pytest.raises(CheckpointError, match=r"depths \(2, 2, 2, 2\); base 'r34' is a resnet_basic with depths \(3, 4, 6, 3\)"):
-        check_sources(config)
+    check_sources(config)
+    spec = base_spec_of(config, 7, 96)
+    assert (spec.depths, spec.num_classes) == (nano.base_spec.depths, 7)
+    assert spec.head == replace(nano.base_spec.head, roi_aligned=True, round_anchors=False, width=24, anchor_sizes=(9, 18, 36, 72, 144))
 
 
 def test_damaged_weights(nano: Context, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Trained detectors that users name: files that jdnas wrote, or those of other projects, which are converted while they are read."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from jdnas.atomic import write_atomically
+from jdnas.errors import CheckpointError, ConfigError
+from jdnas.models.checkpoints import import_checkpoint
+from jdnas.models.checkpoints.to_torchvision import state_to_torchvision, torchvision_call
+from jdnas.models.weights import State
+from jdnas.sizes import SizeHW
+from jdnas.spec import DetectorSpec
+from jdnas.training.checkpoint import load_detector, read_json, save_detector
+
+OWN_SUFFIXES = frozenset({".safetensors", ".json"})
+TORCH_SUFFIXES = frozenset({".pth", ".pt"})
+_HEADS = ("fpn.", "rpn.", "box_head")
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A detector read from a file.
+
+    `fresh` entries of `state` are newly drawn, since the file has none. `classes` and `size_hw` (height, width) are empty or None
+    where the file does not say. `lines` tell what the conversion did, and are empty for files of our own.
+    """
+
+    spec: DetectorSpec
+    state: State
+    fresh: frozenset[str] = frozenset()
+    classes: tuple[str, ...] = ()
+    size_hw: SizeHW | None = None
+    lines: tuple[str, ...] = ()
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the file holds a detector rather than a backbone alone."""
+        return not any(name.startswith(_HEADS) for name in self.fresh)
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a path names a detector that jdnas wrote: a .json with the spec stands beside the .safetensors."""
+    if path.suffix == ".json":
+        return True
+    return path.suffix == ".safetensors" and (path.with_suffix(".json").exists() or not path.exists())
+
+
+def open_weights(path: Path, *, config: Path | None = None, norm_eps: float | None = None) -> WeightFile:
+    """Read a trained detector or backbone; a CheckpointError says what does not fit.
+
+    `config` and `norm_eps` are those of `import_checkpoint` and only make sense for files of other projects.
+    """
+    if is_own(path):
+        if config is not None or norm_eps is not None:
+            raise ConfigError(f"{path} was written by jdnas; --config and --norm-eps are for files of other projects")
+        spec, state, meta = load_detector(path.with_suffix(""))
+        size_hw = meta.get("size_hw")
+        return WeightFile(
+            spec, state, frozenset(meta.get("fresh", ())), tuple(meta.get("classes", ())), tuple(size_hw) if size_hw else None
+        )
+    read = import_checkpoint(path, config=config, norm_eps=norm_eps)
+    return WeightFile(read.spec, read.state, read.fresh, read.classes, read.size_hw, tuple(read.report.lines()))
+
+
+def spec_of_weights(path: Path) -> tuple[DetectorSpec, bool]:
+    """Return the spec of a weight file, and whether it holds a detector rather than a backbone alone."""
+    if is_own(path):
+        header = read_json(path.with_suffix(".json"))
+        fresh = header.get("meta", {}).get("fresh", ())
+        return DetectorSpec.from_dict(header.get("spec", {})), not any(name.startswith(_HEADS) for name in fresh)
+    read = open_weights(path)
+    return read.spec, read.has_heads
+
+
+def import_weights(path: Path, out: Path, *, config: Path | None, norm_eps: float | None) -> list[str]:
+    """Write a file of another project as `out`.safetensors and `out`.json; return the report's lines."""
+    stem = out.with_suffix("") if out.suffix in OWN_SUFFIXES else out
+    if is_own(path):
+        raise CheckpointError(f"{path} is a detector of jdnas already; use it as it is")
+    read = open_weights(path, config=config, norm_eps=norm_eps)
+    size_hw = {} if read.size_hw is None else {"size_hw": list(read.size_hw)}
+    classes = {"classes": list(read.classes)} if read.classes else {}
+    save_detector(stem, read.spec, read.state, {"origin": read.lines[0], "fresh": sorted(read.fresh), **size_hw, **classes})
+    return [*read.lines, f"{stem}.safetensors written" + ("" if read.has_heads else "; it has no detection heads yet: train it")]
+
+
+def write_for_torchvision(read: WeightFile, out: Path) -> str:
+    """Write a detector as a state dict of torchvision's Faster R-CNN; return what loads it."""
+    if not read.has_heads:
+        raise CheckpointError("a backbone without detection heads cannot be written as a detector; train it first")
+    buffer = io.BytesIO()
+    torch.save({name: tensor.detach().cpu().clone() for name, tensor in state_to_torchvision(read.state, read.spec).items()}, buffer)
+    write_atomically(out, buffer.getvalue())
+    call = torchvision_call(read.spec)
+    if call is None:
+        return f"{out}: in torchvision's layout; its widths are none of torchvision's constructors, so build the backbone with these"
+    return f"{out}: a state dict of {call}"
