@@ -65,6 +65,7 @@ class StudentSettings(Settings):
     prune_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.05, 0.1), min_length=1)
     extra_depth: int = Field(2, ge=0)
     max_cost_ratio: float = Field(0.97, gt=0, description="the student that leaves costs at most this share of the base")
+    inherit_optimizer: bool = False
     heads: bool = False
     head_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.125, 0.25), min_length=1)
     head_weight: float = Field(0.3, ge=0, lt=1)

@@ -210,12 +210,16 @@ def carry(
 ) -> State:  # fmt: skip
     """Take per-parameter tensors, such as an optimizer's momentum, through the same change as `morph` does weights.
 
-    `tensors` may hold any entries of a state of `spec`, by name. New channels get zeros; entries of new blocks are left out.
+    `tensors` may hold any entries of a state of `spec`, by name. New channels get zeros; entries of new blocks are left out. A scalar,
+    such as a parameter's number of steps, goes with its entry.
     """
     old_axes, shapes = axes_of(spec), shapes_of(target)
     carried: State = {}
     for name, source in _sources(target, same_places(spec) if places is None else places):
         if source is not None and source in tensors:
+            if not tensors[source].dim():
+                carried[name] = tensors[source].clone()
+                continue
             tensor = _selected(tensors[source], old_axes[source], kept)
             carried[name] = tensor.new_zeros(shapes[name])
             carried[name][tuple(slice(0, size) for size in tensor.shape)] = tensor

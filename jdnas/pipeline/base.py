@@ -20,6 +20,7 @@ from jdnas.presets import preset
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
+from jdnas.training.momentum import save_momentum
 from jdnas.training.schedule import steps_of
 
 PREDICTOR = ("class_logits.", "box_deltas.")
@@ -93,6 +94,7 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
     name = context.config.base if context.config.weights is None else context.base_spec.family
     with progress.stage(f"Base detector {name}: training from {origin}", units):
         steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
+        momentum: State | None = {} if context.config.student.inherit_optimizer else None
         resume = Resume(stem.with_name("base.partial.safetensors"), context.config.checkpoint_seconds)
         state, report = train_detector(
             context,
@@ -102,11 +104,13 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
             seed=context.config.seed,
             resume=resume,
             on_step=progress.steps(units * 0.95, steps),
+            momentum=momentum,
         )
         metrics = evaluate_detector(context, context.base_spec, state, context.base_size_hw)
         progress.say(f"  base AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f}) after {report.images} images in {report.seconds:.0f} s")
     meta = {"images": report.images, "seconds": report.seconds, "skipped_steps": report.skipped, "curve": report.curve,
             "metrics": metrics.to_dict(), "origin": origin}  # fmt: skip
+    save_momentum(stem, context.base_spec, momentum)
     save_detector(stem, context.base_spec, state, meta)
     resume.path.unlink(missing_ok=True)
     return state

@@ -74,11 +74,12 @@ def start_adapters(
 def train_detector(
     context: Context, spec: DetectorSpec, state: State, settings: TrainSettings, *, seed: int, teacher: Teacher | None = None,
     distill: DistillSettings | None = None, resume: Resume | None = None, on_step: Callable[[int, float], None] | None = None,
-    steps: int | None = None,
+    steps: int | None = None, momentum: State | None = None,
 ) -> tuple[State, FitReport]:  # fmt: skip
     """Train a copy of `state` and return it with the report; the default length is `settings.epochs` over the training set.
 
-    `distill` are the distillation settings, by default those of the run.
+    `distill` are the distillation settings, by default those of the run. `momentum`: the optimizer's state by name, which training
+    starts from and leaves there (see `fit`).
     """
     tensors = {name: tensor.detach().clone().to(context.device) for name, tensor in state.items()}
     distill = distill or context.config.distill
@@ -90,7 +91,7 @@ def train_detector(
     loss = DetectorLoss(
         spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps, teacher=teacher, distill=distill
     )  # fmt: skip
-    report = fit(tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=on_step)
+    report = fit(tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=on_step, momentum=momentum)
     return {name: tensor.cpu() for name, tensor in without_adapters(tensors).items()}, report
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jdnas.models.weights import State
@@ -12,9 +13,10 @@ from jdnas.pipeline.pool import teacher_of
 from jdnas.search.workshop import Candidate, Outcome, size_key
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, ActionRules, sample_action
-from jdnas.student.inherit import Decision, decide, transform
+from jdnas.student.inherit import Decision, carry_momentum, decide, transform
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import load_detector, save_detector
+from jdnas.training.momentum import load_momentum, save_momentum
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,18 @@ class StudentWorkshop:
         """Change one depth or width of the teacher within the pool's space."""
         return self.pool.space.mutate(teacher, rng)
 
+    def _parent_stem(self, candidate: Candidate) -> Path:
+        return self.context.folder.candidate(candidate.parent) if candidate.parent else self.context.folder.base
+
     def _parent_state(self, candidate: Candidate) -> State:
-        stem = self.context.folder.base
-        if candidate.parent:
-            stem = self.context.folder.candidate(candidate.parent)
-        return load_detector(stem)[1]
+        return load_detector(self._parent_stem(candidate))[1]
+
+    def _momentum(self, candidate: Candidate, decision: Decision | None) -> State | None:
+        """Return the parent's optimizer state as the candidate inherits it: empty where there is none, None where none is kept."""
+        if not self.context.config.student.inherit_optimizer:
+            return None
+        momentum = load_momentum(self._parent_stem(candidate))
+        return momentum if decision is None else carry_momentum(momentum, decision)
 
     def _decision(self, candidate: Candidate, state: State) -> Decision | None:
         if candidate.action is None:
@@ -56,16 +65,18 @@ class StudentWorkshop:
         context = self.context
         state, images = self._parent_state(candidate), 0
         decision = self._decision(candidate, state)
+        momentum = self._momentum(candidate, decision)
         state = state if decision is None else transform(state, decision)
         if candidate.choice != "base":
             settings = context.config.candidate_train
             teacher = teacher_of(context, self.pool, candidate.teacher, student)
             state, report = train_detector(
-                context, student, state, settings, seed=candidate.seed, teacher=teacher, on_step=self.on_step
+                context, student, state, settings, seed=candidate.seed, teacher=teacher, on_step=self.on_step, momentum=momentum
             )  # fmt: skip
             images = report.images
         metrics = {size_key(size): evaluate_detector(context, student, state, size).to_dict() for size in context.sizes_hw}
         stem = context.folder.candidate(candidate.number)
         if candidate.choice != "base":
+            save_momentum(stem, student, momentum)
             save_detector(stem, student, state, {"number": candidate.number, "metrics": metrics, "images": images})
         return Outcome(metrics, images, {"student": str(stem.relative_to(context.folder.root))} if candidate.choice != "base" else {})

@@ -223,6 +223,15 @@ def carry_along(tensors: State, decision: Decision) -> State:
     return carry(tensors, decision.spec, decision.target, kept=_tensors(decision.kept), places=decision.places)
 
 
+def carry_momentum(momentum: State, decision: Decision) -> State:
+    """Take an optimizer's state, keyed `<kind>.<entry>` (see `jdnas.training.momentum`), through a decision; new blocks have none."""
+    kinds: dict[str, State] = {}
+    for key, tensor in momentum.items():
+        kind, name = key.split(".", 1)
+        kinds.setdefault(kind, {})[name] = tensor
+    return {f"{kind}.{name}": t for kind, tensors in kinds.items() for name, t in carry_along(tensors, decision).items()}
+
+
 def evolve(state: State, spec: DetectorSpec, action: Action, rules: ActionRules, *, seed: int = 0) -> tuple[State, DetectorSpec]:
     """Apply an action to a student: weights that stay are inherited and new blocks start as identities.
 

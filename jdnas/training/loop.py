@@ -16,6 +16,7 @@ from jdnas.data.types import Batch
 from jdnas.errors import CheckpointError, TrainingError
 from jdnas.models.weights import State
 from jdnas.training.checkpoint import load_tensors, save_tensors
+from jdnas.training.momentum import named_momentum, set_momentum
 from jdnas.training.schedule import learning_rate
 from jdnas.training.settings import TrainSettings
 
@@ -107,11 +108,13 @@ def trainable(state: State) -> list[Tensor]:
 def fit(
     state: State, loss_of: LossFunction, batches: Callable[[int], Iterator[Batch]], settings: TrainSettings, *,
     steps: int, device: torch.device, resume: Resume | None = None, on_step: Callable[[int, float], None] | None = None,
+    momentum: State | None = None,
 ) -> FitReport:  # fmt: skip
     """Train the tensors of `state` in place for `steps` optimizer steps.
 
     `loss_of(batch, step)` yields named scalar losses, whose sum over all yields is minimized; each yield is backpropagated and
     freed before the next one is computed. `batches(step)` iterates from that step on.
+    `momentum` holds an optimizer's state by name (`jdnas.training.momentum`): the training starts from it and leaves its own there.
     A step whose loss or gradient is not finite is skipped and counted; a TrainingError is raised when that does not end.
     """
     parameters = trainable(state)
@@ -120,6 +123,8 @@ def fit(
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         parameter.requires_grad_(True)
     optimizer = make_optimizer(parameters, settings)
+    if momentum:
+        set_momentum(optimizer, state, momentum)
     report = FitReport()
     if resume is not None and resume.path.exists():
         report = _restore(resume.path, state, optimizer)
@@ -144,6 +149,9 @@ def fit(
         if resume is not None and time.monotonic() - saved_at > resume.seconds:
             save_tensors(resume.path, _snapshot(state, optimizer, report))
             saved_at = time.monotonic()
+    if momentum is not None:
+        momentum.clear()
+        momentum |= named_momentum(optimizer, state)
     for parameter in parameters:
         parameter.requires_grad_(False).grad = None
     return report
