@@ -29,7 +29,8 @@ def standing(target: Target) -> Standing:
     """Return whether engines of `target` can be timed on this machine."""
     if target.runtime not in RUNTIMES:
         package = _PACKAGES[target.runtime]
-        reason = f"runtime {target.runtime!r} of target {target.name!r} cannot be measured here: this version times engines of {', '.join(RUNTIMES)}"
+        timed = ", ".join(RUNTIMES)
+        reason = f"runtime {target.runtime!r} of target {target.name!r} cannot be measured here: this version times engines of {timed}"
         return Standing(False, f"no: needs {package}", reason)
     try:
         import_onnxruntime(target.runtime)
