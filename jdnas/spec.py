@@ -2,94 +2,25 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from jdnas.errors import ConfigError, unknown_name
+from jdnas.families import FAMILIES, FamilyTraits
+from jdnas.spec_parts import CASCADE_IOUS, ROI_SIZE, Head, Stage
 
-SPEC_VERSION = 1
-ROI_SIZE = 7
-BlockKind = Literal["basic", "bottleneck", "mbconv"]
+__all__ = ["CASCADE_IOUS", "FAMILIES", "ROI_SIZE", "DetectorSpec", "FamilyTraits", "Head", "Stage"]
 
-
-@dataclass(frozen=True, slots=True)
-class FamilyTraits:
-    """What all detectors of a backbone family share.
-
-    `strides`, `kernels`: one entry per stage; `taps`: indices of the stages that feed FPN levels P2..P5.
-    `mean`, `std`: input normalization for RGB in [0, 1]. `tied_stem`: the first stage's identity shortcut makes the stem
-    as wide as the first stage. `first_block_unexpanded`: the first block has no expansion, so its inner width is the stem's.
-    """
-
-    block: BlockKind
-    strides: tuple[int, ...]
-    kernels: tuple[int, ...]
-    taps: tuple[int, int, int, int]
-    norm_eps: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    tied_stem: bool = False
-    first_block_unexpanded: bool = False
-
-
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
-
-FAMILIES: dict[str, FamilyTraits] = {
-    "resnet_basic": FamilyTraits("basic", (1, 2, 2, 2), (3,) * 4, (0, 1, 2, 3), 1e-5, *_IMAGENET, tied_stem=True),
-    "resnet_bottleneck": FamilyTraits("bottleneck", (1, 2, 2, 2), (3,) * 4, (0, 1, 2, 3), 1e-5, *_IMAGENET),
-    "efficientnet_lite": FamilyTraits(
-        "mbconv", (1, 2, 2, 2, 1, 2, 1), (3, 3, 5, 3, 5, 5, 3), (1, 2, 4, 6), 1e-3, *_LITE, first_block_unexpanded=True
+# A spec that uses nothing which came after version 1 is written as version 1, so that its key and older readers stay.
+SPEC_VERSIONS = (1, 2)
+_SINCE_VERSION_2 = {
+    "spec": ("stride_in_1x1", "tail", "neck_norm", "deformable", "modulated"),
+    "stage": ("squeeze",),
+    "head": (
+        "round_anchors", "anchor_offset", "roi_aligned", "roi_sampling", "strides", "anchor_scales", "rpn_convs", "rpn_score_threshold",
+        "convs", "fcs", "cascade_mean",
     ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A run of blocks at one stride: output width, and one inner width per block (so the depth is a length)."""
-
-    width: int
-    inner: tuple[int, ...]
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self.inner)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """RPN and box head: widths, anchors, and the constants of the fixed-shape proposal and detection steps.
-
-    `candidates` are kept per level before NMS and `proposals` per image after it (`train_*` while training);
-    `anchor_samples` and `roi_samples` are the balanced samples per image that the losses are computed on;
-    anchor sizes are in pixels of the network input, one per FPN level.
-
-    Conventions in which detectors of different origin differ; the defaults are torchvision's. `round_anchors`: anchor corners are
-    rounded to whole pixels, and strides are the canvas divided by the map without remainder; else both are exact. `anchor_offset`:
-    first anchor center from the corner of the image, in strides. `roi_aligned`: RoIAlign reads half a pixel further left and up, where
-    pixel centers are. `roi_sampling`: its samples per bin and direction; 0 takes as many as the bin has pixels.
-    """
-
-    kind: Literal["rcnn"] = "rcnn"
-    width: int = 1024
-    rpn_width: int = 256
-    anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    round_anchors: bool = True
-    anchor_offset: float = 0.0
-    roi_aligned: bool = False
-    roi_sampling: int = 2
-    candidates: int = 1000
-    proposals: int = 1000
-    train_candidates: int = 2000
-    train_proposals: int = 2000
-    anchor_samples: int = 256
-    roi_samples: int = 512
-    detections: int = 100
-    rpn_nms_iou: float = 0.7
-    nms_iou: float = 0.5
-    score_threshold: float = 0.05
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +29,10 @@ class DetectorSpec:
 
     `num_classes` counts foreground classes; class index 0 of the network is the background. `stride_in_1x1`: bottleneck blocks
     have their stride in the first convolution rather than in the 3x3 one, as in the original (Caffe) ResNets.
+
+    `tail`: width of a 1x1 convolution after the last stage (0: none). `neck_norm` gives the FPN batch normalization in place of
+    biases. The 3x3 convolutions of the `deformable` stages of a bottleneck family learn where they sample (Dai et al. 2017), and
+    if `modulated` how much (Zhu et al. 2019).
     """
 
     family: str
@@ -107,23 +42,43 @@ class DetectorSpec:
     neck: int = 256
     head: Head = field(default_factory=Head)
     stride_in_1x1: bool = False
+    tail: int = 0
+    neck_norm: bool = False
+    deformable: tuple[int, ...] = ()
+    modulated: bool = False
 
     def __post_init__(self) -> None:
         traits = self.traits
         if len(self.stages) != len(traits.strides):
             raise ConfigError(f"family {self.family!r} has {len(traits.strides)} stages, got {len(self.stages)}")
-        widths = [self.stem, self.neck, self.head.width, self.head.rpn_width, self.num_classes]
-        widths += [w for stage in self.stages for w in (stage.width, stage.depth, *stage.inner)]
-        if min(widths) < 1:
+        widths = [self.stem, self.neck, self.head.width, self.head.rpn_width, self.num_classes, *self.head.convs]
+        widths += [w for stage in self.stages for w in (stage.width, stage.depth, *stage.inner, *stage.squeeze)]
+        if min(widths) < 1 or self.tail < 0:
             raise ConfigError("every width, depth and class count of a spec must be at least 1")
-        if self.head.roi_sampling < 0:
-            raise ConfigError(f"roi_sampling must be 0 (as many as a bin has pixels) or more, got {self.head.roi_sampling}")
-        if self.stride_in_1x1 and traits.block != "bottleneck":
-            raise ConfigError(f"family {self.family!r} has no bottleneck blocks, so it cannot have stride_in_1x1")
         if traits.tied_stem and self.stem != self.stages[0].width:
             raise ConfigError(f"family {self.family!r} needs stem == stages[0].width, got {self.stem} and {self.stages[0].width}")
         if traits.first_block_unexpanded and self.stages[0].inner[0] != self.stem:
             raise ConfigError(f"family {self.family!r} needs stages[0].inner[0] == stem, got {self.stages[0].inner[0]} and {self.stem}")
+        if 32 not in self.head.strides:
+            raise ConfigError(f"a pyramid must read the last stage, at stride 32; got strides {self.head.strides}")
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        traits = self.traits
+        for index, stage in enumerate(self.stages):
+            group, squeezes = traits.group_widths[index] or 1, stage.depth if traits.squeezed[index] else 0
+            if any(width % group for width in stage.inner):
+                raise ConfigError(f"inner widths of stage {index} of {self.family!r} must be multiples of {group}, got {stage.inner}")
+            if len(stage.squeeze) != squeezes:
+                raise ConfigError(f"stage {index} of {self.family!r} needs {squeezes} squeeze widths, got {len(stage.squeeze)}")
+        if self.tail and traits.block != "mbconv":
+            raise ConfigError(f"family {self.family!r} has no tail, got width {self.tail}")
+        if self.stride_in_1x1 and traits.block != "bottleneck":
+            raise ConfigError(f"family {self.family!r} has no bottleneck blocks, so it cannot have stride_in_1x1")
+        if self.deformable and traits.block != "bottleneck":
+            raise ConfigError(f"deformable stages need a bottleneck family, got {self.family!r}")
+        if any(not 0 <= index < len(self.stages) for index in self.deformable) or list(self.deformable) != sorted(set(self.deformable)):
+            raise ConfigError(f"deformable must list stages of 0..{len(self.stages) - 1} in order, got {self.deformable}")
 
     @property
     def traits(self) -> FamilyTraits:
@@ -138,31 +93,71 @@ class DetectorSpec:
         return tuple(stage.depth for stage in self.stages)
 
     @property
+    def taps(self) -> tuple[tuple[int, bool], ...]:
+        """What the pyramid reads, level by level: a stage, and whether all of it or only its first block."""
+        at, read = self.traits.stage_strides, self.head.read_strides
+        found = []
+        for level, stride in enumerate(read):
+            first = stride in read[level + 1 :]
+            stages = [index for index, s in enumerate(at) if s == stride]
+            found.append((stages[0] if first else stages[-1], not first))
+        return tuple(found)
+
+    @property
+    def tap_widths(self) -> tuple[int, ...]:
+        """The widths of the maps that the pyramid reads."""
+        widths = [self.stages[stage].width for stage, _ in self.taps]
+        return (*widths[:-1], self.tail or widths[-1])
+
+    @property
     def key(self) -> str:
         """Twelve hex digits that name this architecture."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
+    def with_stages(self, stages: tuple[Stage, ...], *, stem: int | None = None) -> "DetectorSpec":
+        """Return this spec with other stages and stem; tied widths follow the first stage's, then the stem's."""
+        stem = stages[0].width if self.traits.tied_stem else stem or self.stem
+        if self.traits.first_block_unexpanded:
+            stages = (replace(stages[0], inner=(stem, *stages[0].inner[1:])), *stages[1:])
+        return replace(self, stages=stages, stem=stem)
+
     def with_stage(self, index: int, stage: Stage) -> "DetectorSpec":
         """Return this spec with one stage replaced; tied widths follow."""
-        stages = (*self.stages[:index], stage, *self.stages[index + 1 :])
-        stem = stage.width if index == 0 and self.traits.tied_stem else self.stem
-        return replace(self, stages=stages, stem=stem)
+        return self.with_stages((*self.stages[:index], stage, *self.stages[index + 1 :]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
-        return {"version": SPEC_VERSION, **json.loads(json.dumps(asdict(self)))}
+        data = json.loads(json.dumps(asdict(self)))
+        parts = [(data, "spec", DetectorSpec), (data["head"], "head", Head), *((stage, "stage", Stage) for stage in data["stages"])]
+        newer = [_drop_defaults(part, kind, _SINCE_VERSION_2[name]) for part, name, kind in parts]
+        return {"version": 2 if any(newer) else 1, **data}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> "DetectorSpec":
         """Read what `to_dict` wrote; a ConfigError says what does not fit."""
-        if not isinstance(data, dict) or data.get("version") != SPEC_VERSION:
+        if not isinstance(data, dict) or data.get("version") not in SPEC_VERSIONS:
             got = data.get("version") if isinstance(data, dict) else type(data).__name__
-            raise ConfigError(f"spec version {got!r} cannot be read; this jdnas reads version {SPEC_VERSION}")
+            known = " and ".join(map(str, SPEC_VERSIONS))
+            raise ConfigError(f"spec version {got!r} cannot be read; this jdnas reads versions {known}")
         try:
-            stages = tuple(Stage(int(s["width"]), tuple(int(w) for w in s["inner"])) for s in data["stages"])
-            head_data: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["head"].items()}
-            head = Head(**head_data)
-            rest = {k: v for k, v in data.items() if k not in ("version", "stages", "head")}
-            return DetectorSpec(stages=stages, head=head, **rest)
-        except (KeyError, TypeError, ValueError) as error:
+            stages = tuple(
+                Stage(int(s["width"]), *(tuple(int(w) for w in s.get(name, ())) for name in ("inner", "squeeze"))) for s in data["stages"]
+            )
+            rest = {k: v for k, v in _tupled(data).items() if k not in ("version", "stages", "head")}
+            return DetectorSpec(stages=stages, head=Head(**_tupled(data["head"])), **rest)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"malformed detector spec: {error}") from error
+
+
+def _tupled(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def _drop_defaults(data: dict[str, Any], kind: type, names: tuple[str, ...]) -> bool:
+    """Drop those of `names` that have their default value; tell whether any is left."""
+    defaults = {f.name: f.default for f in fields(kind)}
+    for name in names:
+        default = defaults[name]
+        if data[name] == (list(default) if isinstance(default, tuple) else default):
+            del data[name]
+    return any(name in data for name in names)

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.ort_session import Array
-from latency.blocks import Block, kernel_and_stride
+from latency.blocks import Block, kernel_and_stride, reads_per_output
 
 _OPSET, _IR_VERSION = 18, 10
 
@@ -47,8 +47,7 @@ def _shapes(block: Block) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if block.family == "linear":
         return (rows, reads), (writes, reads)
     kernel, stride = kernel_and_stride(block.family)
-    groups_read = 1 if block.family.startswith("depthwise") else reads
-    return (rows, reads, height * stride, width * stride), (writes, groups_read, kernel, kernel)
+    return (rows, reads, height * stride, width * stride), (writes, reads_per_output(block.family, reads), kernel, kernel)
 
 
 def _output_shape(block: Block) -> tuple[int, ...]:
@@ -60,7 +59,7 @@ def _convolution(block: Block, index: int) -> NodeProto:
     kernel, stride = kernel_and_stride(block.family)
     total = max(kernel - stride, 0)
     before, after = total // 2, total - total // 2
-    groups = block.sizes[1] if block.family.startswith("depthwise") else 1
+    groups = block.sizes[0] // reads_per_output(block.family, block.sizes[0])
     return helper.make_node(
         "Conv", ["x", f"w{index}", f"b{index}"], [f"y{index}"],
         kernel_shape=[kernel, kernel], strides=[stride, stride], pads=[before, before, after, after], group=groups,

@@ -1,7 +1,8 @@
 """What a detector costs is the sum of its fused blocks: which blocks a spec runs, and what their time depends on.
 
-A block is a family and its sizes. Families of layers are named like `conv 3x3/2`; their sizes are (reads, writes, output
-height, output width, rows), where rows is the number of vectors that a fully connected layer maps. The family `rest` is all
+A block is a family and its sizes. Families of layers are named like `conv 3x3/2`, or `grouped8 3x3/2` for groups of 8 channels;
+their sizes are (reads, writes, output height, output width, rows), where rows is the number of vectors that a fully connected layer
+maps. The family `rest` is all
 that is neither convolution nor fully connected layer: proposals, NMS, RoIAlign, decoding and what glues the layers.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jdnas.errors import ConfigError
 from jdnas.models.complexity import LayerCost, layers
 from jdnas.spec import ROI_SIZE, DetectorSpec
 
@@ -45,6 +47,14 @@ def kernel_and_stride(family: str) -> tuple[int, int]:
     return int(sides.split("x")[0]), int(stride)
 
 
+def reads_per_output(family: str, reads: int) -> int:
+    """Return how many of `reads` channels each output of a family of layers reads."""
+    kind = family.split(" ")[0]
+    if kind == "depthwise":
+        return 1
+    return int(kind.removeprefix("grouped")) if kind.startswith("grouped") else reads
+
+
 def rest_block(spec: DetectorSpec, size_hw: SizeHW) -> Block:
     """Return the block that stands for everything that is not a layer with weights."""
     head = spec.head
@@ -52,8 +62,11 @@ def rest_block(spec: DetectorSpec, size_hw: SizeHW) -> Block:
 
 
 def layer_block(layer: LayerCost) -> Block:
-    """Return the block that a layer is."""
-    family = layer_family(layer.kind, layer.kernel, layer.stride)
+    """Return the block that a layer is; a ConfigError refuses deformable convolutions, which no table has."""
+    if layer.kind == "deformable":
+        raise ConfigError(f"{layer.name} is a deformable convolution, whose latency no table has; choose --cost multiply_adds")
+    kind = f"grouped{layer.group_width}" if layer.kind == "grouped" else layer.kind
+    family = layer_family(kind, layer.kernel, layer.stride)
     return Block(family, (layer.in_width, layer.out_width, layer.height, layer.width, layer.calls))
 
 
@@ -83,7 +96,7 @@ def layer_features(family: str, sizes: tuple[int, ...], step: int) -> tuple[floa
     kernel, stride = kernel_and_stride(family)
     reads, writes, height, width, rows = sizes
     reads, writes, positions = rounded(reads, step), rounded(writes, step), height * width * rows
-    fan_in = kernel**2 * (1 if family.startswith("depthwise") else reads)
+    fan_in = kernel**2 * reads_per_output(family, reads)
     return 1.0, float(positions * fan_in * writes), float(positions * (stride**2 * reads + writes)), float(fan_in * writes)
 
 

@@ -1,12 +1,13 @@
 """What to measure, most useful first."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from jdnas.presets import round_width, scale_backbone
 from jdnas.spec import DetectorSpec, Head, Stage
-from latency.blocks import REST, Block, SizeHW, blocks_of, layer_features
+from latency.blocks import REST, Block, SizeHW, blocks_of, layer_features, reads_per_output
 
 WIDTH_STEP = 8
 _SHRINKS = ((0.5, 0.5), (0.75, 0.75), (0.75, 1.0), (1.0, 0.75), (0.25, 0.25))
@@ -54,8 +55,12 @@ def _weight(block: Block) -> float:
 
 def _shrunk(block: Block, factors: tuple[float, float]) -> Block:
     reads, writes, *rest = block.sizes
+    group = reads_per_output(block.family, reads)
+    if group < reads:  # within groups, of which whole ones stay
+        narrow = round_width(reads * factors[0], math.lcm(WIDTH_STEP, group))
+        return Block(block.family, (narrow, narrow, *rest))
     narrow_reads = reads if reads <= 3 else round_width(reads * factors[0], WIDTH_STEP)
-    narrow_writes = narrow_reads if block.family.startswith("depthwise") else round_width(writes * factors[1], WIDTH_STEP)
+    narrow_writes = round_width(writes * factors[1], WIDTH_STEP)
     return Block(block.family, (narrow_reads, narrow_writes, *rest))
 
 

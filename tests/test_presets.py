@@ -14,6 +14,9 @@ from jdnas.spec import DetectorSpec
         ("r50", 2048, 25_557_032),
         ("r101", 2048, 44_549_160),
         ("r152", 2048, 60_192_808),
+        ("x50_32x4d", 2048, 25_028_904),
+        ("x101_32x8d", 2048, 88_791_336),
+        ("x101_64x4d", 2048, 83_455_272),
     ],
 )
 def test_resnets_have_the_published_number_of_parameters(name: str, classifier: int, published: int) -> None:
@@ -21,9 +24,22 @@ def test_resnets_have_the_published_number_of_parameters(name: str, classifier: 
     assert backbone_parameters(preset(name, 80)) == published - 1000 * (classifier + 1)
 
 
-def test_lite0_has_the_published_number_of_parameters() -> None:
-    """EfficientNet-Lite0 has 4,652,008, less its classifier and its last convolution from 320 to 1280 channels with norm."""
-    assert backbone_parameters(preset("lite0", 80)) == 4_652_008 - 1000 * 1281 - 1280 * (320 + 2)
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("lite0", 4_652_008), ("lite1", 5_416_680), ("lite2", 6_092_072), ("lite3", 8_197_096), ("lite4", 13_006_568)],
+)
+def test_lites_have_the_published_number_of_parameters(name: str, published: int) -> None:
+    """The ImageNet models, less their classifier and their last convolution to 1280 channels with norm."""
+    spec = preset(name, 80)
+    last = spec.stages[-1].width
+    assert last == {"lite3": 384, "lite4": 448}.get(name, 352 if name == "lite2" else 320)
+    assert backbone_parameters(spec) == published - 1000 * 1281 - 1280 * (last + 2)
+
+
+def test_mobilenets_have_the_published_number_of_parameters() -> None:
+    """Torchvision's ImageNet models, less the layers after the last map of ours."""
+    assert backbone_parameters(preset("mobilenet_v2", 80)) == 3_504_872 - 1000 * 1281 - 1280 * (320 + 2)
+    assert backbone_parameters(preset("mobilenet_v3", 80)) == 5_483_032 - 1280 * (960 + 1) - 1000 * 1281
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,5 +66,6 @@ def test_scaled_backbones_are_valid_and_proportional(name: str) -> None:
     assert wide.depths == spec.depths
     assert wide.neck == spec.neck
     assert [s.width for s in wide.stages] == [round_width(1.5 * s.width, 8) for s in spec.stages]
-    assert all(w % 8 == 0 for s in wide.stages for w in (s.width, *s.inner))
+    assert all(w % 8 == 0 for s in wide.stages for w in (s.width, *s.inner, *s.squeeze))
+    assert all(w % (g or 1) == 0 for s, g in zip(wide.stages, wide.traits.group_widths, strict=True) for w in s.inner)
     assert scale_backbone(spec, 1.0) == spec

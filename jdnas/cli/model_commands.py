@@ -124,7 +124,7 @@ def bases() -> None:
         spec = preset(name, 80)
         depths = "-".join(map(str, spec.depths))
         size = f"{multiply_adds(spec, (800, 1333)) / 1e9:7.1f} GMAC {parameters(spec) / 1e6:6.1f} M"
-        print(f"{name:8s} {spec.family:18s} depths {depths:16s} {size}")
+        print(f"{name:12s} {spec.family:18s} depths {depths:16s} {size}")
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from jdnas.config import RunConfig
-from jdnas.models.complexity import multiply_adds, parameters, per_part
+from jdnas.models.complexity import multiply_adds, parameters, parameters_per_part, per_part
 from jdnas.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def complexity_table(name: str, spec: DetectorSpec, size_hw: tuple[int, int]) ->
     table.add_column("part")
     table.add_column("GMAC", justify="right")
     table.add_column("share", justify="right")
+    table.add_column("M parameters", justify="right")
+    weights = parameters_per_part(spec)
     for part, count in per_part(spec, size_hw).items():
-        table.add_row(part, f"{count / 1e9:.2f}", f"{100 * count / total:.1f}%")
+        table.add_row(part, f"{count / 1e9:.2f}", f"{100 * count / total:.1f}%", f"{weights[part] / 1e6:.3f}")
     return table

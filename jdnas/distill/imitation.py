@@ -7,12 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jdnas.distill.losses import standardize
-from jdnas.models.anchors import pyramid_anchors
+from jdnas.models.anchors import anchors_of_maps
 from jdnas.models.boxes import pairwise_iou
 from jdnas.spec import Head
 
 OVERLAP_SHARE = 0.5  # psi of the paper
-P2_STRIDE = 4
 
 
 @torch.no_grad()
@@ -20,15 +19,11 @@ def imitation_masks(maps_hw: Sequence[tuple[int, int]], head: Head, truth_xyxy: 
     """Return the points to imitate, one bool mask `[B, H, W]` per level.
 
     For each object, a point counts where one of its anchors overlaps it by more than half of the largest overlap of any anchor
-    with it. `truth_xyxy` `[B, G, 4]` canvas pixels, `truth_valid` `[B, G]`; `maps_hw` are the sizes of P2, P3, ...
+    with it. `truth_xyxy` `[B, G, 4]` canvas pixels, `truth_valid` `[B, G]`; `maps_hw` are the sizes of all levels
     """
-    height, width = maps_hw[0]
-    anchors = pyramid_anchors(
-        tuple(maps_hw), (height * P2_STRIDE, width * P2_STRIDE), sizes=head.anchor_sizes, ratios=head.anchor_ratios,
-        device=truth_xyxy.device,
-    )  # fmt: skip
+    anchors = anchors_of_maps(tuple(maps_hw), head, device=truth_xyxy.device)
     near = torch.stack([_near(anchors, truth, valid) for truth, valid in zip(truth_xyxy, truth_valid, strict=True)])
-    sizes = [h * w * len(head.anchor_ratios) for h, w in maps_hw]
+    sizes = [h * w * head.anchors for h, w in maps_hw]
     levels = torch.split(near, sizes, 1)
     return [level.reshape(len(level), h, w, -1).any(-1) for level, (h, w) in zip(levels, maps_hw, strict=True)]
 

@@ -52,13 +52,13 @@ class Detector(nn.Module):
         super().__init__()
         self.spec, self.forms = spec, forms
         neck = Axis("neck", spec.neck)
-        self.backbone = build_backbone(spec)
-        self.fpn = Fpn(self.backbone.out_axes, neck)
+        self.backbone = build_backbone(spec, forms.deform)
+        self.fpn = Fpn(self.backbone.out_axes, neck, pooled=len(spec.head.strides) - len(spec.taps), norm=spec.neck_norm)
         self.rpn = Rpn(neck, spec.head, forms)
         self.box_head = BoxHead(neck, spec.head, spec.num_classes)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return P2..P6, each `[B, neck, H/2^l, W/2^l]`, of normalized images `[B, 3, H, W]` whose sides are multiples of 32."""
+        """Return the pyramid, each level `[B, neck, H/stride, W/stride]`, of normalized images `[B, 3, H, W]`, sides multiples of 32."""
         pyramid: list[Tensor] = self.fpn(self.backbone(images))
         return pyramid
 
@@ -69,7 +69,10 @@ class Detector(nn.Module):
     def roi_features(self, pyramid: Sequence[Tensor], boxes_xyxy: Tensor) -> Tensor:
         """Pool boxes `[B, R, 4]` in canvas pixels into `[B, R, neck, 7, 7]`."""
         head, forms = self.spec.head, self.forms
-        return pool_rois(pyramid, boxes_xyxy, forms.roi, sampling=head.roi_sampling, aligned=head.roi_aligned, limit=forms.roi_samples)
+        return pool_rois(
+            pyramid, boxes_xyxy, forms.roi, strides=head.read_strides, sampling=head.roi_sampling, aligned=head.roi_aligned,
+            limit=forms.roi_samples,
+        )  # fmt: skip
 
     def forward(self, images: Tensor, sizes_hw: Tensor) -> Detections:
         """Detect objects in normalized images `[B, 3, H, W]` of true sizes `sizes_hw` `[B, 2]`."""

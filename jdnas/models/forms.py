@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jdnas.models.deform import DeformForm
 from jdnas.models.nms import NmsForm, TopkForm
 from jdnas.models.roi_align import RoiForm
 
@@ -19,10 +20,11 @@ class Forms:
     nms: NmsForm = "greedy"
     roi: RoiForm = "eager"
     topk: TopkForm = "direct"
+    deform: DeformForm = "operator"
     nms_iterations: int = 16
     detection_candidates: int = 1000
     roi_samples: int = 8
 
 
 EAGER = Forms()
-EXPORT = Forms(nms="fixed_point", roi="gather", topk="blockwise")
+EXPORT = Forms(nms="fixed_point", roi="gather", topk="blockwise", deform="gather")

@@ -1,42 +1,53 @@
 """The layers every part of the detector is made of; each knows the named axes of its tensors."""
 
-from typing import Literal
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jdnas.families import Activation, Padding
 from jdnas.models.axes import Axis, NamedAxes
 
-Padding = Literal["symmetric", "tf_same"]
-Activation = Literal["relu", "relu6", "none"]
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hard_swish": F.hardswish,
+    "none": lambda x: x,
+}
 
 
 class Conv(nn.Conv2d, NamedAxes):
-    """A convolution between two named axes; depthwise where `reads` and `writes` are one axis and `depthwise` is set.
+    """A convolution between two named axes, or within groups of `group_width` channels of one (1: depthwise).
 
-    `tf_same` pads as TensorFlow does for input sizes divisible by the stride: the odd pixel goes to the bottom right.
+    A grouped convolution reads and writes the same axis, whose channels are whole groups (`Axis.repeat`): a group that goes takes
+    what it reads and what it writes with it. `tf_same` pads as TensorFlow does: the odd pixel goes to the bottom right.
     """
 
     def __init__(
         self, reads: Axis, writes: Axis, kernel: int = 1, stride: int = 1, *,
-        bias: bool = False, depthwise: bool = False, padding: Padding = "symmetric",
+        bias: bool = False, group_width: int = 0, padding: Padding = "symmetric",
     ) -> None:  # fmt: skip
-        total = max(kernel - stride, 0)
-        self.outer_padding = (total // 2, total - total // 2) if padding == "tf_same" and stride > 1 else None
-        inner_padding = 0 if self.outer_padding else kernel // 2
-        groups = writes.width if depthwise else 1
-        super().__init__(reads.size, writes.size, kernel, stride, inner_padding, groups=groups, bias=bias)
-        self.axes = {"weight": (writes, None if depthwise else reads, None, None)}
+        if group_width and (reads != writes or writes.repeat % group_width):
+            raise ValueError(f"a convolution in groups of {group_width} needs one axis of whole groups, got {reads} and {writes}")
+        self.tf_same = padding == "tf_same" and stride > 1
+        groups = writes.size // group_width if group_width else 1
+        super().__init__(reads.size, writes.size, kernel, stride, 0 if self.tf_same else kernel // 2, groups=groups, bias=bias)
+        self.axes = {"weight": (writes, None if group_width else reads, None, None)}
         if bias:
             self.axes["bias"] = (writes,)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map `[B, C_in, H, W]` to `[B, C_out, H/stride, W/stride]`."""
-        if self.outer_padding is not None:
-            before, after = self.outer_padding
-            input = F.pad(input, (before, after, before, after))
+        """Map `[B, C_in, H, W]` to `[B, C_out, H/stride, W/stride]`, rounded up."""
+        if self.tf_same:
+            (above, below), (left, right) = (self._outer_padding(dim, input.shape[dim + 2]) for dim in (0, 1))
+            input = F.pad(input, (left, right, above, below))
         return super().forward(input)
+
+    def _outer_padding(self, dim: int, size: int) -> tuple[int, int]:
+        stride, kernel = self.stride[dim], self.kernel_size[dim]
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
 
 
 class Norm(nn.BatchNorm2d, NamedAxes):
@@ -59,21 +70,31 @@ class Linear(nn.Linear, NamedAxes):
 class ConvNorm(nn.Module):
     """Convolution, batch normalization and activation: the unit that a runtime fuses into one kernel."""
 
-    def __init__(
-        self, reads: Axis, writes: Axis, kernel: int = 1, stride: int = 1, *,
-        eps: float, activation: Activation = "relu", depthwise: bool = False, padding: Padding = "symmetric",
-    ) -> None:  # fmt: skip
+    def __init__(self, conv: Conv, *, eps: float, activation: Activation = "relu") -> None:
         super().__init__()
-        self.conv = Conv(reads, writes, kernel, stride, depthwise=depthwise, padding=padding)
-        self.norm = Norm(writes, eps)
+        self.conv = conv
+        axis = conv.axes["weight"][0]
+        assert axis is not None
+        self.norm = Norm(axis, eps)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C_in, H, W]` to `[B, C_out, H/stride, W/stride]`."""
-        x = self.norm(self.conv(x))
-        if self.activation == "relu":
-            return F.relu(x)
-        return F.relu6(x) if self.activation == "relu6" else x
+        return _ACTIVATIONS[self.activation](self.norm(self.conv(x)))
+
+
+class Squeeze(nn.Module):
+    """Squeeze-and-excitation with a hard sigmoid (Hu et al. 2018, Howard et al. 2019): scales channels by what their means say."""
+
+    def __init__(self, axis: Axis, hidden: Axis) -> None:
+        super().__init__()
+        self.reduce = Conv(axis, hidden, bias=True)
+        self.expand = Conv(hidden, axis, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[B, C, H, W]` to the same shape."""
+        scale = self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * F.hardsigmoid(scale)
 
 
 def init_conv_weights(module: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Multi-level RoIAlign (He et al. 2017); by default equal to torchvision's MultiScaleRoIAlign with two samples per bin and direction."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,52 +14,57 @@ from jdnas.spec import ROI_SIZE
 
 RoiForm = Literal["eager", "levels", "bags", "gather"]
 SAMPLES = 2
-MIN_LEVEL, MAX_LEVEL = 2, 5
+STRIDES = (4, 8, 16, 32)
 _CANONICAL_SIDE, _CANONICAL_LEVEL, _EPS = 224, 4, 1e-6
 
 
-def level_index(boxes_xyxy: Tensor) -> Tensor:
-    """Return which of P2..P5 each box `[..., 4]` is pooled from, as 0..3 (Lin et al. 2017, eq. 1)."""
+def level_index(boxes_xyxy: Tensor, strides: Sequence[int] = STRIDES) -> Tensor:
+    """Return which of the maps of `strides` each box `[..., 4]` is pooled from (Lin et al. 2017, eq. 1).
+
+    Levels are counted in powers of two from the first stride on, as in torchvision, also where a stride stands twice.
+    """
+    lowest, highest = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
     side = torch.sqrt(area(boxes_xyxy.float()))
-    level = torch.floor(_CANONICAL_LEVEL + torch.log2(side / _CANONICAL_SIDE) + _EPS).clamp(MIN_LEVEL, MAX_LEVEL)
-    return (level.to(torch.int64) - MIN_LEVEL).clamp(0, MAX_LEVEL - MIN_LEVEL)
+    level = torch.floor(_CANONICAL_LEVEL + torch.log2(side / _CANONICAL_SIDE) + _EPS).clamp(lowest, highest)
+    return (level.to(torch.int64) - lowest).clamp(0, highest - lowest)
 
 
 def pool_rois(
-    pyramid: Sequence[Tensor], boxes_xyxy: Tensor, form: RoiForm, *, sampling: int = SAMPLES, aligned: bool = False, limit: int = 8
-) -> Tensor:
-    """Pool boxes `[B, R, 4]` (canvas pixels) from P2..P5 into `[B, R, C, 7, 7]`; maps beyond the fourth are not used.
+    pyramid: Sequence[Tensor], boxes_xyxy: Tensor, form: RoiForm, *, strides: Sequence[int] = STRIDES, sampling: int = SAMPLES,
+    aligned: bool = False, limit: int = 8,
+) -> Tensor:  # fmt: skip
+    """Pool boxes `[B, R, 4]` (canvas pixels) from the maps of `strides` into `[B, R, C, 7, 7]`; maps beyond those are not used.
 
     "levels" runs torchvision's operator per level, "bags" PyTorch's embedding bags, which are several times faster on a CPU, "gather"
     standard operators with static shapes; "eager" is the fastest of the first two for the device. All give the same result.
     `sampling` and `aligned` are `roi_sampling` and `roi_aligned` of `jdnas.spec.Head`. With `sampling` 0 the form "gather" takes at most
     `limit` samples per bin and direction.
     """
-    maps = list(pyramid[: MAX_LEVEL - MIN_LEVEL + 1])
+    maps = list(pyramid[: len(strides)])
     if form == "eager":
         form = "bags" if maps[0].device.type == "cpu" and sampling else "levels"
     if form == "levels":
-        return _by_level(maps, boxes_xyxy, sampling, aligned)
-    return _by_reads(maps, boxes_xyxy, sampling or -limit, aligned, bags=form == "bags")
+        return _by_level(maps, boxes_xyxy, strides, sampling, aligned)
+    return _by_reads(maps, boxes_xyxy, strides, sampling or -limit, aligned, bags=form == "bags")
 
 
-def _by_level(maps: list[Tensor], boxes_xyxy: Tensor, sampling: int, aligned: bool) -> Tensor:
+def _by_level(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sampling: int, aligned: bool) -> Tensor:
     batch, count = boxes_xyxy.shape[:2]
-    levels = level_index(boxes_xyxy).flatten()
+    levels = level_index(boxes_xyxy, strides).flatten()
     image = torch.arange(batch, device=boxes_xyxy.device, dtype=torch.float32).repeat_interleave(count)
     rois = torch.cat((image[:, None], boxes_xyxy.float().reshape(-1, 4)), 1)
     order, pooled = [], []
-    for level, features in enumerate(maps):
+    for level, (features, stride) in enumerate(zip(maps, strides, strict=True)):
         index = (levels == level).nonzero().squeeze(1)
         # The operator knows no bfloat16, and half would round the boxes.
-        part = roi_align(features.float(), rois[index], ROI_SIZE, 1 / 2 ** (level + MIN_LEVEL), sampling, aligned)
+        part = roi_align(features.float(), rois[index], ROI_SIZE, 1 / stride, sampling, aligned)
         order.append(index)
         pooled.append(part.to(features.dtype))
     result = torch.cat(pooled).index_select(0, torch.cat(order).argsort())
     return result.reshape(batch, count, *result.shape[1:])
 
 
-def _by_reads(maps: list[Tensor], boxes_xyxy: Tensor, sampling: int, aligned: bool, *, bags: bool) -> Tensor:
+def _by_reads(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sampling: int, aligned: bool, *, bags: bool) -> Tensor:
     batch, count = boxes_xyxy.shape[:2]
     # One row per pixel, so that every sample reads contiguous memory.
     rows = torch.cat([features.flatten(2).transpose(1, 2) for features in maps], 1)
@@ -66,9 +72,9 @@ def _by_reads(maps: list[Tensor], boxes_xyxy: Tensor, sampling: int, aligned: bo
     heights = [features.shape[2] for features in maps]
     widths = [features.shape[3] for features in maps]
     starts = [sum(h * w for h, w in zip(heights[:i], widths[:i], strict=True)) for i in range(len(maps))]
-    level = level_index(boxes_xyxy)
+    level = level_index(boxes_xyxy, strides)
     height, width, start = (_per_level(values, level) for values in (heights, widths, starts))
-    scale = _per_level([1 / 2 ** (index + MIN_LEVEL) for index in range(len(maps))], level)[..., None]
+    scale = _per_level([1 / stride for stride in strides], level)[..., None]
     y, y_weight = _axis_samples(boxes_xyxy[..., 1::2] * scale, height, sampling, aligned)
     x, x_weight = _axis_samples(boxes_xyxy[..., 0::2] * scale, width, sampling, aligned)
     # [B, R, 7, 7, 2S, 2S]: bins, then the pixels that the S x S samples of a bin read.

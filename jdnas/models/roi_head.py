@@ -10,7 +10,8 @@ from jdnas.models.assign import IGNORED, match, sample_balanced, uniform_noise
 from jdnas.models.axes import Axis
 from jdnas.models.boxes import ROI_WEIGHTS, at_least, clip, decode, encode, take
 from jdnas.models.forms import Forms
-from jdnas.models.layers import Linear
+from jdnas.models.fpn import NORM_EPS
+from jdnas.models.layers import Conv, ConvNorm, Linear, init_conv_weights
 from jdnas.models.nms import nms_keep, ranked
 from jdnas.models.rpn import Proposals
 from jdnas.spec import ROI_SIZE, Head
@@ -40,20 +41,34 @@ class RoiSample(NamedTuple):
 
 
 class BoxHead(nn.Module):
-    """Two fully connected layers and two predictors."""
+    """3x3 convolutions, if the spec has any, one or two fully connected layers, and two predictors."""
 
     def __init__(self, neck: Axis, head: Head, num_classes: int) -> None:
         super().__init__()
-        first, second = Axis("head.fc6", head.width), Axis("head.fc7", head.width)
-        self.fc6 = Linear(neck.flattened(ROI_SIZE**2), first)
-        self.fc7 = Linear(first, second)
-        self.class_logits = Linear(second, Axis("class_logits", num_classes + 1))
-        self.box_deltas = Linear(second, Axis("class_deltas", 4 * (num_classes + 1)))
+        reads, self.convs = neck, nn.ModuleList()
+        for index, width in enumerate(head.convs):
+            writes = Axis(f"head.conv{index}", width)
+            self.convs.append(ConvNorm(Conv(reads, writes, 3), eps=NORM_EPS))
+            reads = writes
+        init_conv_weights(self.convs)
+        axis = Axis("head.fc6", head.width)
+        self.fc6, self.fc7 = Linear(reads.flattened(ROI_SIZE**2), axis), None
+        if head.fcs == 2:
+            reads, axis = axis, Axis("head.fc7", head.width)
+            self.fc7 = Linear(reads, axis)
+        self.class_logits = Linear(axis, Axis("class_logits", num_classes + 1))
+        self.box_deltas = Linear(axis, Axis("class_deltas", 4 * head.box_outputs(num_classes)))
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map `[B, R, neck, 7, 7]` to class logits `[B, R, K+1]` and box deltas `[B, R, K+1, 4]`."""
-        x = F.relu(self.fc6(roi_features.flatten(2)))
-        x = F.relu(self.fc7(x))
+        """Map `[B, R, neck, 7, 7]` to class logits `[B, R, K+1]` and box deltas `[B, R, K+1 or 1, 4]`."""
+        x = roi_features
+        if len(self.convs):
+            x = x.flatten(0, 1)
+            for conv in self.convs:
+                x = conv(x)
+            x = x.reshape(*roi_features.shape[:2], *x.shape[1:])
+        x = F.relu(self.fc6(x.flatten(2)))
+        x = x if self.fc7 is None else F.relu(self.fc7(x))
         return self.class_logits(x), self.box_deltas(x).unflatten(-1, (-1, 4))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jdnas.models.anchors import pyramid_anchors
+from jdnas.models.anchors import anchors_of_maps
 from jdnas.models.assign import match, sample_balanced, uniform_noise
 from jdnas.models.axes import Axis
 from jdnas.models.boxes import RPN_WEIGHTS, at_least, clip, decode, encode, take
@@ -19,7 +19,6 @@ from jdnas.spec import Head
 
 FOREGROUND_IOU, BACKGROUND_IOU, POSITIVE_FRACTION = 0.7, 0.3, 0.5
 MIN_SIDE = 1e-3
-P2_STRIDE = 4
 
 
 class Proposals(NamedTuple):
@@ -30,7 +29,7 @@ class Proposals(NamedTuple):
 
 
 class RpnOutput(NamedTuple):
-    """Predictions for all anchors in the order level, row, column, ratio.
+    """Predictions for all anchors in the order level, row, column, ratio, scale.
 
     `objectness` logits `[B, N]`, `deltas` `[B, N, 4]`, `anchors` `[N, 4]`, and the number of anchors of each level.
     """
@@ -42,38 +41,35 @@ class RpnOutput(NamedTuple):
 
 
 class Rpn(nn.Module):
-    """A 3x3 convolution and two 1x1 predictors shared by all pyramid levels."""
+    """3x3 convolutions and two 1x1 predictors shared by all pyramid levels."""
 
     def __init__(self, neck: Axis, head: Head, forms: Forms) -> None:
         super().__init__()
         self.head, self.forms = head, forms
-        ratios = len(head.anchor_ratios)
         hidden = Axis("rpn", head.rpn_width)
         self.conv = Conv(neck, hidden, 3, bias=True)
-        self.objectness = Conv(hidden, Axis("anchors", ratios), bias=True)
-        self.deltas = Conv(hidden, Axis("anchor_deltas", 4 * ratios), bias=True)
-        for layer in (self.conv, self.objectness, self.deltas):
+        self.deeper = nn.ModuleList()
+        for depth in range(1, head.rpn_convs):
+            reads, hidden = hidden, Axis(f"rpn{depth}", head.rpn_width)
+            self.deeper.append(Conv(reads, hidden, 3, bias=True))
+        self.objectness = Conv(hidden, Axis("anchors", head.anchors), bias=True)
+        self.deltas = Conv(hidden, Axis("anchor_deltas", 4 * head.anchors), bias=True)
+        for layer in (self.conv, *self.deeper, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, pyramid: Sequence[Tensor]) -> RpnOutput:
-        """Predict objectness and deltas for the anchors of maps P2..P6 `[B, neck, H_l, W_l]`."""
+        """Predict objectness and deltas for the anchors of all levels `[B, neck, H_l, W_l]`."""
         objectness, deltas = [], []
         for features in pyramid:
             hidden = F.relu(self.conv(features))
+            for conv in self.deeper:
+                hidden = F.relu(conv(hidden))
             objectness.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(features), -1, 4))
         maps_hw = tuple((features.shape[2], features.shape[3]) for features in pyramid)
-        anchors = pyramid_anchors(
-            maps_hw,
-            (maps_hw[0][0] * P2_STRIDE, maps_hw[0][1] * P2_STRIDE),
-            sizes=self.head.anchor_sizes,
-            ratios=self.head.anchor_ratios,
-            device=pyramid[0].device,
-            rounding=self.head.round_anchors,
-            offset=self.head.anchor_offset,
-        )
+        anchors = anchors_of_maps(maps_hw, self.head, device=pyramid[0].device)
         return RpnOutput(torch.cat(objectness, 1), torch.cat(deltas, 1), anchors, [level.shape[1] for level in objectness])
 
     @torch.no_grad()
@@ -87,9 +83,12 @@ class Rpn(nn.Module):
         flat = index.flatten(1)
         chosen = output.anchors.index_select(0, flat.flatten()).reshape(*flat.shape, 4)
         boxes = clip(decode(take(output.deltas, flat), chosen, RPN_WEIGHTS), sizes_hw)
+        scores = torch.sigmoid(logits)
         usable = ((logits > -torch.inf).flatten(1) & at_least(boxes, MIN_SIDE)).reshape(index.shape)
+        if head.rpn_score_threshold > 0:
+            usable = usable & (scores >= head.rpn_score_threshold)
         boxes = boxes.where(usable.flatten(1)[..., None], 0.0)
-        levels, scores = boxes.reshape(*index.shape, 4), torch.sigmoid(logits)
+        levels = boxes.reshape(*index.shape, 4)
         count = min(count, sum(min(candidates, n) for n in output.per_level))
         if forms.nms == "greedy":
             keep = nms_keep_best(levels, scores.where(usable, -torch.inf), head.rpn_nms_iou, count)

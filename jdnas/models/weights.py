@@ -125,6 +125,8 @@ def _fresh(name: str, shape: torch.Size, generator: torch.Generator, like: Tenso
     """Draw an entry: He-normal weights, neutral norms, zero biases."""
     if name.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64, device=like.device)
+    if ".offset." in name:  # a deformable convolution starts as a plain one
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
     if len(shape) < 2:
         value = 1.0 if name.endswith((".weight", "running_var")) else 0.0
         return torch.full(shape, value, dtype=like.dtype, device=like.device)

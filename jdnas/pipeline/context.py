@@ -19,7 +19,7 @@ from jdnas.errors import ConfigError
 from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.pipeline.weights import spec_of_weights
 from jdnas.presets import preset, scale_backbone
-from jdnas.spec import DetectorSpec, FamilyTraits, Head
+from jdnas.spec import DetectorSpec, FamilyTraits
 from jdnas.teacher.pool import Calibration
 from jdnas.training.settings import TrainSettings
 
@@ -27,7 +27,7 @@ SizeHW = tuple[int, int]
 STRIDE = 32
 BOTH_ORIENTATIONS = 0.1  # share of the rarer orientation from which a square canvas pays
 SHAPES = "shapes"
-PRETRAINED = frozenset({"lite0"})
+PRETRAINED = frozenset({"lite0", "lite1", "lite2"})
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> Detecto
     if has_heads:
         return replace(spec, num_classes=num_classes, head=head)
     shrink = min(1.0, long_side / model.anchor_reference)
-    sizes = tuple(max(4, round(size * shrink)) for size in Head().anchor_sizes)
+    sizes = tuple(max(4, round(size * shrink)) for size in spec.head.anchor_sizes)
     head = replace(head, width=model.head_width, rpn_width=model.rpn_width, anchor_sizes=sizes)
     return replace(spec, num_classes=num_classes, neck=model.neck, head=head)
 

@@ -3,13 +3,14 @@
 Nothing here touches weights; `jdnas.student.inherit` applies an action to a detector.
 """
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from jdnas.errors import ConfigError, unknown_name
-from jdnas.spec import DetectorSpec, Stage
+from jdnas.spec import DetectorSpec
 from jdnas.student.heads import HEAD_KINDS, HeadKind, head_size
 
 BackboneKind = Literal["prune_layer", "prune_channels", "add_layer", "rearrange"]
@@ -91,10 +92,11 @@ class ActionRules:
         """Tell whether `stage` may get one more block."""
         return self.max_depths is None or spec.stages[stage].depth < self.max_depths[stage]
 
-    def narrower(self, width: int) -> int | None:
-        """Return the next width below `width`, or None at the floor."""
-        lower = (width - 1) // self.width_step * self.width_step
-        return lower if lower >= max(self.min_width, self.width_step) else None
+    def narrower(self, width: int, group_width: int = 1) -> int | None:
+        """Return the next width below `width` that keeps groups of `group_width` whole, or None at the floor."""
+        step = math.lcm(self.width_step, group_width)
+        lower = (width - 1) // step * step
+        return lower if lower >= max(self.min_width, step) else None
 
     def smaller_head_size(self, kind: HeadKind, size: int, ratio: float = 0.0) -> int | None:
         """Return what `size` becomes when an action takes `ratio` off it, at least one step; None where it is at its floor."""
@@ -115,9 +117,12 @@ def rules_around(
 def prunable_widths(spec: DetectorSpec) -> dict[str, int]:
     """Return the independent backbone widths of a spec: `s2` is the output of stage 2 and `s2.b1` the inner width of its block 1.
 
-    A stem that is tied to another width is not listed.
+    `tail` is the convolution after the last stage. A stem that is tied to another width is not listed, and neither are widths of
+    squeeze-and-excitation, whose channels have no norm to rank them by.
     """
     widths = {} if spec.traits.tied_stem else {"stem": spec.stem}
+    if spec.tail:
+        widths["tail"] = spec.tail
     for i, stage in enumerate(spec.stages):
         widths[f"s{i}"] = stage.width
         inner = {f"s{i}.b{j}": width for j, width in enumerate(stage.inner)}
@@ -127,19 +132,22 @@ def prunable_widths(spec: DetectorSpec) -> dict[str, int]:
     return widths
 
 
+def group_width_of(spec: DetectorSpec, width: str) -> int:
+    """Return how many channels of one of the `prunable_widths` go together: those of a group of a grouped convolution, or 1."""
+    stage, _, block = width.partition(".")
+    return spec.traits.group_widths[int(stage[1:])] or 1 if block else 1
+
+
 def with_widths(spec: DetectorSpec, widths: Mapping[str, int]) -> DetectorSpec:
     """Return `spec` with some of its `prunable_widths` replaced; tied widths follow."""
     unknown = set(widths) - set(prunable_widths(spec))
     if unknown:
         raise ConfigError(unknown_name("width", min(unknown), prunable_widths(spec)))
-    stages = [
-        Stage(widths.get(f"s{i}", stage.width), tuple(widths.get(f"s{i}.b{j}", width) for j, width in enumerate(stage.inner)))
+    stages = tuple(
+        replace(stage, width=widths.get(f"s{i}", stage.width), inner=tuple(widths.get(f"s{i}.b{j}", w) for j, w in enumerate(stage.inner)))
         for i, stage in enumerate(spec.stages)
-    ]
-    stem = stages[0].width if spec.traits.tied_stem else widths.get("stem", spec.stem)
-    if spec.traits.first_block_unexpanded:
-        stages[0] = Stage(stages[0].width, (stem, *stages[0].inner[1:]))
-    return replace(spec, stem=stem, stages=tuple(stages))
+    )
+    return replace(spec.with_stages(stages, stem=widths.get("stem", spec.stem)), tail=widths.get("tail", spec.tail))
 
 
 def _legal(spec: DetectorSpec, rules: ActionRules) -> Iterator[Action]:
@@ -150,7 +158,7 @@ def _legal(spec: DetectorSpec, rules: ActionRules) -> Iterator[Action]:
         yield Action("prune_layer")
     for stage in shrinkable:
         yield Action("prune_layer", stage=stage)
-    if any(rules.narrower(width) for width in prunable_widths(spec).values()):
+    if any(rules.narrower(width, group_width_of(spec, name)) for name, width in prunable_widths(spec).items()):
         for ratio in rules.prune_ratios:
             yield Action("prune_channels", ratio=ratio)
     for stage in growable:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from jdnas.models.weights import Place, State, axes_of, block_prefix
+from jdnas.models.weights import Place, State, axes_of, block_prefix, widths_of
 from jdnas.spec import DetectorSpec
 
 _STATISTIC = ".running_mean"
@@ -27,7 +27,7 @@ def prunable_gammas(spec: DetectorSpec) -> list[str]:
 def prunable_axes(spec: DetectorSpec) -> dict[str, tuple[str, ...]]:
     """Return, for every width of `jdnas.student.actions.prunable_widths`, the named axes that have it.
 
-    A bottleneck's inner width belongs to two axes, all others to one.
+    The inner width of a bottleneck without groups belongs to two axes, all others to one.
     """
     axes: dict[str, tuple[str, ...]] = {}
     for axis in dict.fromkeys(axis for axis, _ in _norms(spec)):
@@ -41,15 +41,20 @@ def _relative(values: Tensor) -> Tensor | None:
     magnitudes = values.detach().abs().double().cpu()
     if not bool(magnitudes.isfinite().all()):
         return None
-    if bool(magnitudes.max() == magnitudes.min()) and len(magnitudes) > 1:
+    if bool(magnitudes.max() == magnitudes.min()):
         return None
     mean = magnitudes.mean()
     return magnitudes / mean if mean > 0 else None
 
 
+def _per_channel(magnitudes: Tensor, width: int) -> Tensor:
+    """Average the magnitudes of the entries that belong to one channel of a named axis, such as a whole group."""
+    return magnitudes.detach().abs().double().reshape(width, -1).mean(1)
+
+
 def _averaged(spec: DetectorSpec, found: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Average the relative magnitudes of each axis; channels of an axis without any are worth 1, the average."""
-    widths = {axis.name: axis.width for axes in axes_of(spec).values() for axis in axes if axis is not None}
+    widths = widths_of(spec)
     groups: dict[str, list[Tensor]] = {axis: [] for axis, _ in _norms(spec)}
     for axis, scores in found:
         groups[axis].append(scores)
@@ -59,18 +64,20 @@ def _averaged(spec: DetectorSpec, found: list[tuple[str, Tensor]]) -> dict[str, 
 
 
 def _gamma_scores(state: State, spec: DetectorSpec) -> list[tuple[str, Tensor]]:
-    scored = ((axis, _relative(state[f"{norm}.weight"])) for axis, norm in _norms(spec))
+    widths = widths_of(spec)
+    scored = ((axis, _relative(_per_channel(state[f"{norm}.weight"], widths[axis]))) for axis, norm in _norms(spec))
     return [(axis, scores) for axis, scores in scored if scores is not None]
 
 
 def _weight_scores(state: State, spec: DetectorSpec) -> list[tuple[str, Tensor]]:
+    widths = widths_of(spec)
     writers = ((axis, state[f"{norm.removesuffix('.norm')}.conv.weight"]) for axis, norm in _norms(spec))
-    scored = ((axis, _relative(weight.flatten(1).abs().mean(1))) for axis, weight in writers)
+    scored = ((axis, _relative(_per_channel(weight.flatten(1).abs().mean(1), widths[axis]))) for axis, weight in writers)
     return [(axis, scores) for axis, scores in scored if scores is not None]
 
 
 def channel_scores(state: State, spec: DetectorSpec) -> dict[str, Tensor]:
-    """Return the importance of every channel of every prunable axis: float64 `[width]`, about 1 on average.
+    """Return the importance of every channel (every whole group, in grouped axes) of every prunable axis: float64 `[width]`, mean 1.
 
     Network slimming's |gamma| (Liu et al. 2017), with two choices for a ranking over all axes. The gammas of a norm are divided
     by their mean, because their scale says as much about the layer after it as about its channels; and an axis that several norms

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from jdnas.errors import ConfigError
 from jdnas.models.weights import Place, State, block_prefix, carry, morph, residual_norms, same_places, shapes_of, widths_of
-from jdnas.spec import DetectorSpec, Stage
-from jdnas.student.actions import Action, ActionRules, prunable_widths, with_widths
+from jdnas.spec import DetectorSpec
+from jdnas.student.actions import Action, ActionRules, group_width_of, prunable_widths, with_widths
 from jdnas.student.heads import HEAD_KINDS, HeadKind, head_size, with_head_size
 from jdnas.student.importance import block_scores, channel_scores, prunable_axes, writer_scores
 
@@ -36,16 +36,14 @@ class Decision:
 
 def _without_block(spec: DetectorSpec, places: Mapping[Place, Place], gone: Place) -> tuple[DetectorSpec, dict[Place, Place]]:
     stage, position = gone
-    inner = spec.stages[stage].inner
-    smaller = spec.with_stage(stage, Stage(spec.stages[stage].width, inner[:position] + inner[position + 1 :]))
+    smaller = spec.with_stage(stage, spec.stages[stage].without(position))
     shifted = {(i, j - (i == stage and j > position)): old for (i, j), old in places.items() if (i, j) != gone}
     return smaller, shifted
 
 
 def _with_block(spec: DetectorSpec, places: Mapping[Place, Place], new: Place) -> tuple[DetectorSpec, dict[Place, Place]]:
     stage, position = new
-    inner = spec.stages[stage].inner
-    larger = spec.with_stage(stage, Stage(spec.stages[stage].width, (*inner[:position], inner[-1], *inner[position:])))
+    larger = spec.with_stage(stage, spec.stages[stage].with_copy(position))
     return larger, {(i, j + (i == stage and j >= position)): old for (i, j), old in places.items()}
 
 
@@ -98,7 +96,7 @@ def _decide_rearrange(state: State, spec: DetectorSpec, action: Action, rules: A
 
 @dataclass(frozen=True)
 class _Unit:
-    """Channels that go together: of each axis of one width, `count` of its least important ones that are left."""
+    """Channels that go together: of each axis of one width, `count` of its least important ones (or whole groups) that are left."""
 
     score: float
     order: tuple[int, int]
@@ -107,14 +105,15 @@ class _Unit:
     axes: int
 
 
-def _units(rankings: Mapping[str, list[Tensor]], scores: Mapping[str, list[Tensor]], rules: ActionRules) -> list[_Unit]:
+def _units(spec: DetectorSpec, rankings: Mapping[str, list[Tensor]], scores: Mapping[str, list[Tensor]], rules: ActionRules) -> list[_Unit]:
     """Split every width, from its least important channels on, into the steps that may be removed."""
     units = []
     for rank, (width, orders) in enumerate(rankings.items()):
-        left = len(orders[0])
-        while (lower := rules.narrower(left)) is not None:
-            start = len(orders[0]) - left
-            means = [float(s[o[start : start + left - lower]].mean()) for s, o in zip(scores[width], orders, strict=True)]
+        group = group_width_of(spec, width)
+        left = len(orders[0]) * group
+        while (lower := rules.narrower(left, group)) is not None:
+            start, stop = (len(orders[0]) - channels // group for channels in (left, lower))
+            means = [float(s[o[start:stop]].mean()) for s, o in zip(scores[width], orders, strict=True)]
             units.append(_Unit(sum(means) / len(means), (rank, start), width, left - lower, len(orders)))
             left = lower
     return sorted(units, key=lambda unit: (unit.score, unit.order))
@@ -138,12 +137,12 @@ def _decide_channels(state: State, spec: DetectorSpec, action: Action, rules: Ac
     by_axis, axes = channel_scores(state, spec), prunable_axes(spec)
     scores = {width: [by_axis[axis] for axis in axes[width]] for width in prunable_widths(spec)}
     rankings = {width: [torch.argsort(s, stable=True) for s in group] for width, group in scores.items()}
-    total = sum(len(s) for group in scores.values() for s in group)
-    loses = _choose(_units(rankings, scores, rules), action.ratio * total)
+    total = sum(len(s) * group_width_of(spec, width) for width, group in scores.items() for s in group)
+    loses = _choose(_units(spec, rankings, scores, rules), action.ratio * total)
     if not loses:
         raise _illegal(action, spec, f"every width is at its minimum of {max(rules.min_width, rules.width_step)} channels")
     kept = {
-        axis: tuple(order[loses[width] :].sort().values.tolist())
+        axis: tuple(order[loses[width] // group_width_of(spec, width) :].sort().values.tolist())
         for width in loses
         for axis, order in zip(axes[width], rankings[width], strict=True)
     }

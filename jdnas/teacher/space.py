@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from jdnas.errors import ConfigError
-from jdnas.presets import round_width
+from jdnas.presets import round_width, scale_stage
 from jdnas.spec import DetectorSpec, Stage
 from jdnas.teacher.settings import PoolSettings
 
@@ -100,18 +100,22 @@ class SubnetSpace:
 
     def _stage(self, index: int, depth: int, factor: float, stem: int) -> Stage:
         unit = self.unit.stages[index]
-        inner = [round_width(unit.inner[min(position, unit.depth - 1)] * factor, WIDTH_STEP) for position in range(depth)]
+        while unit.depth < depth:
+            unit = unit.with_copy(unit.depth)
+        while unit.depth > depth:
+            unit = unit.without(unit.depth - 1)
+        stage = scale_stage(self.unit, index, unit, factor, WIDTH_STEP)
         if index == 0 and self.unit.traits.first_block_unexpanded:
-            inner[0] = stem
-        return Stage(round_width(unit.width * factor, WIDTH_STEP), tuple(inner))
+            stem = stage.width if self.unit.traits.tied_stem else stem
+            stage = replace(stage, inner=(stem, *stage.inner[1:]))
+        return stage
 
     def spec_of(self, choice: Choice) -> DetectorSpec:
-        """Return the spec of a subnet; widths are rounded to multiples of 8."""
+        """Return the spec of a subnet; widths are rounded to multiples of 8 and to whole groups."""
         stem = self._stem(choice)
         pairs = zip(choice.depths, choice.factors, strict=True)
         stages = tuple(self._stage(index, depth, factor, stem) for index, (depth, factor) in enumerate(pairs))
-        stem = stages[0].width if self.unit.traits.tied_stem else stem
-        return replace(self.unit, stem=stem, stages=stages, neck=round_width(self.unit.neck * choice.neck, WIDTH_STEP))
+        return replace(self.unit.with_stages(stages, stem=stem), neck=round_width(self.unit.neck * choice.neck, WIDTH_STEP))
 
     def sample(self, rng: random.Random) -> DetectorSpec:
         """Draw a subnet uniformly over choices."""

@@ -9,7 +9,7 @@ from jdnas.distill.imitation import imitation_loss, imitation_masks
 from jdnas.models.anchors import base_anchors
 from jdnas.spec import Head
 
-HEAD = replace(Head(), anchor_sizes=(8, 16), anchor_ratios=(0.5, 1.0))
+HEAD = replace(Head(), strides=(4, 8), anchor_sizes=(8, 16), anchor_ratios=(0.5, 1.0))
 MAPS = [(8, 8), (4, 4)]
 
 

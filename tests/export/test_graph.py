@@ -12,7 +12,7 @@ from export.parity import compare
 from export.runners import open_runner, predictor
 from jdnas.errors import CheckpointError, ConfigError, JdnasError
 from jdnas.models.axes import Axis
-from jdnas.models.layers import ConvNorm
+from jdnas.models.layers import Conv, ConvNorm
 
 
 def _random_batches(count, batch, size_hw):
@@ -57,7 +57,7 @@ def test_norms_are_folded_away(tiny):
 
 
 def test_folding_keeps_the_function():
-    layer = ConvNorm(Axis("a", 4), Axis("b", 6), 3, eps=1e-3)
+    layer = ConvNorm(Conv(Axis("a", 4), Axis("b", 6), 3), eps=1e-3)
     layer.norm.running_mean.normal_()
     layer.norm.running_var.uniform_(0.5, 2.0)
     torch.nn.init.normal_(layer.norm.weight)

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 
 from export.ort_session import OrtSession
+from jdnas.errors import ConfigError
 from jdnas.models.complexity import layers
+from jdnas.presets import preset
 from latency.block_graphs import layer_graph
 from latency.blocks import REST, Block, blocks_of, layer_features, rounded
 
@@ -20,7 +24,16 @@ def test_features_by_hand():
     # 3x3, 4 -> 6 channels, 5x7 output, stride 2: 35 positions.
     assert layer_features("conv 3x3/2", (4, 6, 5, 7, 1), 1) == (1, 35 * 9 * 4 * 6, 35 * (4 * 4 + 6), 9 * 4 * 6)
     assert layer_features("depthwise 3x3/1", (6, 6, 5, 7, 1), 1) == (1, 35 * 9 * 6, 35 * 12, 9 * 6)
+    assert layer_features("grouped2 3x3/1", (6, 6, 5, 7, 1), 1) == (1, 35 * 9 * 2 * 6, 35 * 12, 9 * 2 * 6)
     assert layer_features("linear", (4, 6, 1, 1, 10), 8) == (1, 10 * 64, 10 * 16, 64)
+
+
+def test_groups_are_families_and_deformable_layers_are_refused():
+    spec = preset("x50_32x4d", 3)
+    families = {block.family for block, _ in blocks_of(spec, (64, 96))}
+    assert {"grouped4 3x3/1", "grouped8 3x3/2", "grouped32 3x3/1"} < families
+    with pytest.raises(ConfigError, match="deformable convolution, whose latency no table has"):
+        blocks_of(replace(spec, deformable=(3,)), (64, 96))
 
 
 def test_rounded_width():
@@ -35,6 +48,7 @@ def test_rounded_width():
         (Block("conv 1x1/2", (8, 8, 3, 3, 1)), (1, 8, 3, 3)),
         (Block("depthwise 5x5/2", (8, 8, 4, 4, 1)), (1, 8, 4, 4)),
         (Block("depthwise 3x3/1", (8, 8, 4, 4, 1)), (1, 8, 4, 4)),
+        (Block("grouped4 3x3/2", (8, 8, 4, 4, 1)), (1, 8, 4, 4)),
         (Block("linear", (12, 5, 1, 1, 7)), (7, 5)),
     ],
 )

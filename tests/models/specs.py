@@ -23,29 +23,50 @@ QUICK = settings(max_examples=8, deadline=None, derandomize=True, phases=[Phase.
 
 def tie(spec: DetectorSpec, stages: list[Stage], stem: int) -> DetectorSpec:
     """Return `spec` with other backbone widths, made to obey the family's ties."""
-    if spec.traits.tied_stem:
-        stem = stages[0].width
-    if spec.traits.first_block_unexpanded:
-        stages = [Stage(stages[0].width, (stem, *stages[0].inner[1:])), *stages[1:]]
-    return replace(spec, stem=stem, stages=tuple(stages))
+    return spec.with_stages(tuple(stages), stem=stem)
 
 
-def plain_spec(family: str, width: int = 4, depth: int = 2) -> DetectorSpec:
+def plain_stage(family: str, index: int, width: int = 4, depth: int = 2) -> Stage:
+    """Return a stage of any family all of whose widths are `width`, inner ones in whole groups."""
+    traits = FAMILIES[family]
+    group = traits.group_widths[index] or 1
+    return Stage(width, (-(-width // group) * group,) * depth, (width,) * depth if traits.squeezed[index] else ())
+
+
+def plain_spec(family: str, width: int = 4, depth: int = 2, tail: int = 0) -> DetectorSpec:
     """Return a spec whose backbone widths and depths are all the same."""
-    stages = (Stage(width, (width,) * depth),) * len(FAMILIES[family].strides)
-    return DetectorSpec(family, width, stages, 2, neck=6, head=TINY_HEAD)
+    stages = tuple(plain_stage(family, index, width, depth) for index in range(len(FAMILIES[family].strides)))
+    return DetectorSpec(family, width, stages, 2, neck=6, head=TINY_HEAD, tail=tail)
+
+
+@st.composite
+def stages_of(draw: st.DrawFn, family: str, widths: tuple[int, ...], max_depth: int) -> list[Stage]:
+    """Draw the stages of a family, all widths independent of each other; inner widths of groups are one or two groups."""
+    traits, width, stages = FAMILIES[family], st.sampled_from(widths), []
+    for index, group in enumerate(traits.group_widths):
+        inner = st.sampled_from((group, 2 * group)) if group else width
+        depth = draw(st.integers(1, max_depth))
+        squeeze = [draw(width) for _ in range(depth)] if traits.squeezed[index] else []
+        stages.append(Stage(draw(width), tuple(draw(inner) for _ in range(depth)), tuple(squeeze)))
+    return stages
 
 
 @st.composite
 def specs(draw: st.DrawFn, *, widths: tuple[int, ...] = (2, 4, 6, 8), max_depth: int = 3) -> DetectorSpec:
-    """Draw a spec of any family whose widths and depths are independent of each other."""
+    """Draw a spec of any family whose widths and depths are independent of each other, with any extras that the family takes."""
     family = draw(st.sampled_from(sorted(FAMILIES)))
-    width = st.sampled_from(widths)
-    deepest = min(max_depth, 2) if family == "efficientnet_lite" else max_depth
-    stages = [Stage(draw(width), tuple(draw(st.lists(width, min_size=1, max_size=deepest)))) for _ in FAMILIES[family].strides]
+    traits, width = FAMILIES[family], st.sampled_from(widths)
+    deepest = min(max_depth, 2) if traits.block == "mbconv" or any(traits.group_widths) else max_depth
     head = replace(TINY_HEAD, width=draw(st.sampled_from((6, 12))), rpn_width=draw(width))
     spec = replace(plain_spec(family), neck=draw(width), head=head, num_classes=draw(st.integers(1, 3)))
-    return tie(spec, stages, draw(width))
+    spec = tie(spec, draw(stages_of(family, widths, deepest)), draw(width))
+    if traits.block == "mbconv":
+        spec = replace(spec, tail=draw(st.sampled_from((0, *widths))))
+    if traits.block == "bottleneck":
+        spec = replace(spec, stride_in_1x1=draw(st.booleans()))
+    if traits.block == "bottleneck" and draw(st.booleans()):
+        spec = replace(spec, deformable=draw(st.sampled_from(((1, 2, 3), (3,)))), modulated=draw(st.booleans()))
+    return spec
 
 
 @st.composite
@@ -53,12 +74,17 @@ def pairs(draw: st.DrawFn) -> tuple[DetectorSpec, DetectorSpec]:
     """Draw a larger spec and one that can be cut out of it."""
     large = draw(specs())
 
-    def lower(width: int) -> int:
-        return draw(st.integers(1, width))
+    def lower(width: int, group: int = 1) -> int:
+        return draw(st.integers(1, width // group)) * group
 
-    stages = [Stage(lower(s.width), tuple(lower(w) for w in s.inner[: lower(s.depth)])) for s in large.stages]
+    stages = []
+    for stage, group in zip(large.stages, large.traits.group_widths, strict=True):
+        depth = lower(stage.depth)
+        inner = tuple(lower(w, group or 1) for w in stage.inner[:depth])
+        stages.append(Stage(lower(stage.width), inner, tuple(lower(w) for w in stage.squeeze[:depth])))
     head = replace(large.head, width=lower(large.head.width), rpn_width=lower(large.head.rpn_width))
-    return large, tie(replace(large, neck=lower(large.neck), head=head), stages, lower(large.stem))
+    small = replace(large, neck=lower(large.neck), head=head, tail=lower(large.tail) if large.tail else 0)
+    return large, tie(small, stages, lower(large.stem))
 
 
 def random_state(spec: DetectorSpec, seed: int = 0) -> State:
@@ -132,6 +158,8 @@ def counted(detector: Detector, size_hw: tuple[int, int]) -> dict[str, int]:
         pyramid = detector.features(torch.zeros(1, 3, *size_hw, device=device))
         for level in pyramid:
             hidden = detector.rpn.conv(level)
+            for conv in detector.rpn.deeper:
+                hidden = conv(hidden)
             detector.rpn.objectness(hidden)
             detector.rpn.deltas(hidden)
         detector.box_head(torch.zeros(1, detector.spec.head.proposals, detector.spec.neck, 7, 7, device=device))

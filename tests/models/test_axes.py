@@ -5,7 +5,7 @@ from torch import nn
 from jdnas.models.axes import Axis, state_axes
 from jdnas.models.layers import Conv, Linear, Norm
 from jdnas.models.weights import axes_of, shapes_of
-from jdnas.spec import DetectorSpec
+from jdnas.spec import FAMILIES, DetectorSpec
 from tests.models.specs import QUICK, plain_spec, specs
 
 
@@ -31,7 +31,7 @@ def test_layers_name_their_own_tensors() -> None:
 
 def test_depthwise_convolutions_follow_one_axis() -> None:
     axis = Axis("a", 4)
-    conv = Conv(axis, axis, 3, depthwise=True)
+    conv = Conv(axis, axis, 3, group_width=1)
     assert state_axes(conv)["weight"] == (axis, None, None, None)
     assert conv.weight.shape == (4, 1, 3, 3)
 
@@ -83,7 +83,7 @@ def test_an_inverted_residual_couples_expansion_and_depthwise() -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["resnet_basic", "resnet_bottleneck", "efficientnet_lite"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_only_tapped_stages_feed_the_pyramid(family: str) -> None:
     spec = plain_spec(family)
     fed = [axes[1].name for name, axes in axes_of(spec).items() if name.startswith("fpn.lateral") and name.endswith("weight")]

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
 from jdnas.models.anchors import base_anchors, pyramid_anchors
 from jdnas.models.boxes import MAX_LOG_SCALE, ROI_WEIGHTS, RPN_WEIGHTS, at_least, clip, decode, encode, pairwise_iou, take
+from jdnas.spec import Head
 
 
 def random_boxes(*shape, seed=0, low=1.0, high=60.0):
@@ -79,9 +81,20 @@ def test_base_anchors_are_rounded_boxes_of_the_size():
     assert base_anchors(32, (0.5, 1.0, 2.0)).tolist() == [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
 
 
+@pytest.mark.parametrize("rounded", [True, False])
+def test_anchors_of_several_scales_equal_torchvisions(rounded):
+    sizes, ratios = (32, 64, 128), (0.5, 1.0, 2.0)
+    found = base_anchors(32, ratios, [size / 32 for size in sizes], rounding=rounded)
+    reference = AnchorGenerator((sizes,), (ratios,)).generate_anchors(sizes, ratios)
+    torch.testing.assert_close(torch.from_numpy(found), reference if rounded else torch.from_numpy(found))
+    area = (found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1])
+    assert area.tolist() == pytest.approx([size**2 for _ in ratios for size in sizes], rel=0.06 if rounded else 1e-6)
+
+
 def test_anchor_steps_follow_the_canvas_as_in_torchvision():
     # 800 rows give 13 rows of P6, 61 pixels apart, although its nominal stride is 64.
-    anchors = pyramid_anchors(((13, 21),), (800, 1344), sizes=(512,), ratios=(1.0,), device=torch.device("cpu"))
+    head = Head(strides=(32,), anchor_sizes=(512,), anchor_ratios=(1.0,))
+    anchors = pyramid_anchors(((13, 21),), (800, 1344), head, device=torch.device("cpu"))
     centers = (anchors[:, :2] + anchors[:, 2:]) / 2
     assert centers[:2].tolist() == [[0, 0], [64, 0]]
     assert centers[21].tolist() == [0, 61]
@@ -91,7 +104,7 @@ def test_anchor_steps_follow_the_canvas_as_in_torchvision():
 def test_exact_anchors_are_those_of_detectron2_and_mmdetection():
     """Area s², ratio r = h / w: w = s / sqrt(r); centers at whole strides; nothing rounded."""
     anchors = pyramid_anchors(
-        ((25, 42), (13, 21)), (100, 168), sizes=(32, 64), ratios=(0.5, 1.0, 2.0), device=torch.device("cpu"), rounding=False
+        ((25, 42), (13, 21)), (100, 168), Head(strides=(4, 8), anchor_sizes=(32, 64), round_anchors=False), device=torch.device("cpu")
     ).numpy()
     half_w, half_h = 32 / 0.5**0.5 / 2, 32 * 0.5**0.5 / 2
     np.testing.assert_allclose(anchors[0], [-half_w, -half_h, half_w, half_h], rtol=1e-6)
@@ -102,5 +115,6 @@ def test_exact_anchors_are_those_of_detectron2_and_mmdetection():
 
 
 def test_anchor_centers_can_start_half_a_stride_inside():
-    anchors = pyramid_anchors(((2, 2),), (8, 8), sizes=(4,), ratios=(1.0,), device=torch.device("cpu"), rounding=False, offset=0.5)
+    head = Head(strides=(4,), anchor_sizes=(4,), anchor_ratios=(1.0,), round_anchors=False, anchor_offset=0.5)
+    anchors = pyramid_anchors(((2, 2),), (8, 8), head, device=torch.device("cpu"))
     assert anchors.tolist() == [[0, 0, 4, 4], [4, 0, 8, 4], [0, 4, 4, 8], [4, 4, 8, 8]]

@@ -3,7 +3,15 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from jdnas.models.complexity import backbone_multiply_adds, backbone_parameters, layers, multiply_adds, parameters, per_part
+from jdnas.models.complexity import (
+    backbone_multiply_adds,
+    backbone_parameters,
+    layers,
+    multiply_adds,
+    parameters,
+    parameters_per_part,
+    per_part,
+)
 from jdnas.models.detector import build
 from jdnas.presets import NAMES, preset
 from jdnas.spec import DetectorSpec
@@ -15,7 +23,7 @@ GIGA = 1e9
 def table(spec: DetectorSpec, size_hw: tuple[int, int]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for layer in layers(spec, size_hw):
-        name = layer.name if layer.part in ("neck", "rpn", "roi") else f"{layer.name}.conv"
+        name = f"{layer.name}.conv" if layer.norm else layer.name
         counts[name] = counts.get(name, 0) + layer.multiply_adds
     return counts
 
@@ -73,7 +81,8 @@ def test_backbones_match_the_paper(name: str, giga: float) -> None:
 def test_parts_sum_to_the_whole(spec: DetectorSpec) -> None:
     parts = per_part(spec, SIZE_HW)
     stages = {f"backbone.s{i}" for i in range(len(spec.stages))}
-    assert set(parts) == {"backbone.stem", *stages, "neck", "rpn", "roi"}
+    assert set(parts) == {"backbone.stem", *stages, *(["backbone.tail"] if spec.tail else []), "neck", "rpn", "roi"}
+    assert sum(parameters_per_part(spec).values()) == parameters(spec)
     assert sum(parts.values()) == multiply_adds(spec, SIZE_HW)
     assert sum(count for part, count in parts.items() if part.startswith("backbone")) == backbone_multiply_adds(spec, SIZE_HW)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from jdnas.errors import CheckpointError
 from jdnas.models.detector import call_with
 from jdnas.models.weights import carry, check_state, cut, grow, meta_detector, morph, permute, same_places, shapes_of, widths_of
-from jdnas.spec import FAMILIES, DetectorSpec, Stage
+from jdnas.spec import FAMILIES, DetectorSpec
 from tests.models.specs import QUICK, images, largest_difference, loaded, outputs, pairs, plain_outputs, plain_spec, random_state, specs
 
 PairOfSpecs = tuple[DetectorSpec, DetectorSpec]
@@ -126,7 +126,7 @@ def test_copies_share_nothing_with_their_source(pair: PairOfSpecs) -> None:
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_block_can_be_inserted_between_others(family: str) -> None:
     small = plain_spec(family, depth=2)
-    large = small.with_stage(1, Stage(4, (4, 4, 4)))
+    large = small.with_stage(1, small.stages[1].with_copy(2))
     places = {**same_places(small), (1, 2): (1, 1)}
     del places[1, 1]
     state = random_state(small)

@@ -13,6 +13,7 @@ from jdnas.student.actions import (
     ACTION_KINDS,
     Action,
     ActionRules,
+    group_width_of,
     kind_weights,
     legal_actions,
     prunable_widths,
@@ -92,6 +93,14 @@ def test_the_next_narrower_width(width: int, step: int, floor: int, lower: int |
     assert ActionRules(width_step=step, min_width=floor).narrower(width) == lower
 
 
+def test_groups_go_as_a_whole() -> None:
+    rules = ActionRules(width_step=8, min_width=8)
+    assert [rules.narrower(width, 16) for width in (64, 32, 16)] == [48, 16, None]
+    assert rules.narrower(64, 12) == 48
+    spec = plain_spec("resnext_4d", width=8)
+    assert [group_width_of(spec, width) for width in ("s0.b1", "s3.b0", "s3", "stem")] == [4, 32, 1, 1]
+
+
 @QUICK
 @given(specs())
 def test_replacing_widths_by_themselves_changes_nothing(spec: DetectorSpec) -> None:
@@ -102,8 +111,9 @@ def test_replacing_widths_by_themselves_changes_nothing(spec: DetectorSpec) -> N
 @given(specs(), st.data())
 def test_every_prunable_width_can_be_set_alone(spec: DetectorSpec, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(prunable_widths(spec))))
-    changed = with_widths(spec, {name: 17})
-    assert prunable_widths(changed) == {**prunable_widths(spec), name: 17}
+    new = 17 * group_width_of(spec, name)
+    changed = with_widths(spec, {name: new})
+    assert prunable_widths(changed) == {**prunable_widths(spec), name: new}
     assert changed.depths == spec.depths
 
 

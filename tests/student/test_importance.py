@@ -6,7 +6,7 @@ from hypothesis import given
 
 from jdnas.models.weights import State, shapes_of
 from jdnas.spec import FAMILIES, DetectorSpec, Stage
-from jdnas.student.actions import prunable_widths
+from jdnas.student.actions import group_width_of, prunable_widths
 from jdnas.student.importance import block_scores, channel_scores, prunable_axes, prunable_gammas
 from tests.models.specs import QUICK, plain_spec, random_state, specs
 
@@ -33,8 +33,9 @@ def test_prunable_axes_are_the_prunable_widths_of_the_spec(spec: DetectorSpec) -
     assert axes.keys() == widths.keys()
     scores = channel_scores(random_state(spec), spec)
     assert {axis for group in axes.values() for axis in group} == scores.keys()
-    assert all(len(scores[axis]) == widths[width] for width, group in axes.items() for axis in group)
-    assert {len(group) for width, group in axes.items() if ".b" in width} == {2 if spec.traits.block == "bottleneck" else 1}
+    assert all(len(scores[axis]) * group_width_of(spec, width) == widths[width] for width, group in axes.items() for axis in group)
+    two_axes = spec.traits.block == "bottleneck" and not any(spec.traits.group_widths)
+    assert {len(group) for width, group in axes.items() if ".b" in width} == {2 if two_axes else 1}
 
 
 @QUICK
@@ -69,14 +70,13 @@ def test_the_scale_of_a_norm_favours_nobody(family: str) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_unusable_gammas_fall_back_to_weights_with_a_warning(family: str) -> None:
-    spec = plain_spec(family)
-    state = _with_equal_gammas(spec)
-    weight = state["backbone.stages.1.1.conv1.conv.weight" if family != "efficientnet_lite" else "backbone.stages.1.1.expand.conv.weight"]
-    weight[2] *= 0.01
+    spec = plain_spec(family, width=32)
+    state, group = _with_equal_gammas(spec), group_width_of(spec, "s1.b1")
+    layer = "expand" if spec.traits.block == "mbconv" else "conv1"
+    state[f"backbone.stages.1.1.{layer}.conv.weight"][group : 2 * group] *= 0.01
     with pytest.warns(UserWarning, match="ranked by the L1 norm"):
         scores = channel_scores(state, spec)
-    axis = {"resnet_basic": "s1.b1", "resnet_bottleneck": "s1.b1.a", "efficientnet_lite": "s1.b1"}[family]
-    assert scores[axis].argmin() == 2
+    assert scores[prunable_axes(spec)["s1.b1"][0]].argmin() == 1
 
 
 def test_gammas_that_are_not_finite_do_not_vote() -> None:

@@ -1,3 +1,4 @@
+import math
 import random
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from jdnas.models.detector import build
 from jdnas.models.weights import State, axes_of, check_state, shapes_of
 from jdnas.presets import preset
 from jdnas.spec import FAMILIES, DetectorSpec, Stage
-from jdnas.student.actions import Action, ActionRules, legal_actions, prunable_widths, sample_action
+from jdnas.student.actions import Action, ActionRules, group_width_of, legal_actions, prunable_widths, sample_action
 from jdnas.student.importance import block_scores, channel_scores, prunable_axes
 from jdnas.student.inherit import carry_along, decide, evolve, transform
 from tests.models.specs import (
@@ -51,10 +52,15 @@ def _gradients(spec: DetectorSpec, state: State, seed: int) -> State:
 
 
 def _silence_channels(state: State, spec: DetectorSpec, axis: str, channels: Sequence[int]) -> None:
-    """Zero gamma and beta of some channels in every norm that writes them."""
+    """Zero gamma and beta of some channels (of whole groups, in grouped axes) in every norm that writes them."""
     for name, axes in axes_of(spec).items():
         if name.endswith(("norm.weight", "norm.bias")) and axes[0] is not None and axes[0].name == axis:
-            state[name][list(channels)] = 0
+            state[name].view(axes[0].width, -1)[list(channels)] = 0
+
+
+def _units(spec: DetectorSpec) -> dict[str, int]:
+    """Return the channels that one step of pruning takes off each prunable width."""
+    return {width: math.lcm(RULES.width_step, group_width_of(spec, width)) for width in prunable_widths(spec)}
 
 
 @QUICK
@@ -88,15 +94,17 @@ def test_added_layers_keep_the_function(spec: DetectorSpec, data: st.DataObject)
 @given(specs(widths=(4, 6, 8)), st.data())
 def test_pruning_dead_channels_keeps_the_function(spec: DetectorSpec, data: st.DataObject) -> None:
     state = random_state(spec)
-    axes, widths = prunable_axes(spec), prunable_widths(spec)
-    dead = data.draw(st.lists(st.sampled_from(sorted(widths)), min_size=1, max_size=3, unique=True))
+    axes, widths, units = prunable_axes(spec), prunable_widths(spec), _units(spec)
+    prunable = sorted(width for width in widths if widths[width] > units[width])
+    dead = data.draw(st.lists(st.sampled_from(prunable), min_size=1, max_size=3, unique=True))
     for width in dead:
+        group = group_width_of(spec, width)
         for axis in axes[width]:
-            _silence_channels(state, spec, axis, data.draw(st.permutations(range(widths[width])))[:2])
+            _silence_channels(state, spec, axis, data.draw(st.permutations(range(widths[width] // group)))[: units[width] // group])
     total = sum(widths[width] * len(group) for width, group in axes.items())
-    ratio = sum(2 * len(axes[width]) for width in dead) / total
+    ratio = sum(units[width] * len(axes[width]) for width in dead) / total
     evolved, target = evolve(state, spec, Action("prune_channels", ratio=ratio), RULES)
-    assert prunable_widths(target) == {width: size - 2 * (width in dead) for width, size in widths.items()}
+    assert prunable_widths(target) == {width: size - units[width] * (width in dead) for width, size in widths.items()}
     assert largest_difference(outputs(target, evolved), outputs(spec, state)) < 1e-5
 
 
@@ -108,8 +116,10 @@ def test_the_share_of_channels_is_met_as_well_as_steps_allow(spec: DetectorSpec,
     before, after = prunable_widths(spec), prunable_widths(decision.target)
     total = sum(before[width] * len(group) for width, group in axes.items())
     removed = sum((before[width] - after[width]) * len(group) for width, group in axes.items())
-    largest_unit = RULES.width_step * max(len(group) for group in axes.values())
-    assert abs(removed - ratio * total) <= largest_unit
+    units = _units(spec)
+    largest_unit = max(units[width] * len(group) for width, group in axes.items())
+    removable = sum((before[width] - units[width]) * len(group) for width, group in axes.items())
+    assert abs(removed - min(ratio * total, removable)) <= largest_unit
     assert all(after[width] % 2 == 0 and after[width] >= 2 for width in after)
     for axis, kept in decision.kept.items():
         assert list(kept) == sorted(set(kept)), "channels that stay keep their order"
@@ -162,9 +172,17 @@ def test_costs_fall_by_what_complexity_predicts(spec: DetectorSpec, data: st.Dat
     assert sum(p.numel() for p in detector.parameters()) == parameters(target)
 
 
+def _with_inner(spec: DetectorSpec, index: int, inner: tuple[int, ...], width: int = 4) -> DetectorSpec:
+    """Return `spec` with a stage of these widths; in grouped families the inner ones count half groups."""
+    half = (spec.traits.group_widths[index] or 2) // 2
+    squeeze = (3,) * len(inner) if spec.traits.squeezed[index] else ()
+    return spec.with_stage(index, Stage(width, tuple(half * w for w in inner), squeeze))
+
+
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_the_least_important_layer_goes_and_later_ones_move_up(family: str) -> None:
-    spec = plain_spec(family, depth=3).with_stage(1, Stage(4, (4, 6, 8)))
+    spec = _with_inner(plain_spec(family, depth=3), 1, (4, 6, 8))
+    first, second, third = spec.stages[1].inner
     state = random_state(spec)
     for name, tensor in state.items():
         if name.startswith("backbone.stages.1.1.") and name.endswith("conv.weight"):
@@ -172,11 +190,11 @@ def test_the_least_important_layer_goes_and_later_ones_move_up(family: str) -> N
     assert min(block_scores(state, spec).items(), key=lambda item: item[1])[0] == (1, 1)
     for action in (Action("prune_layer"), Action("prune_layer", stage=1)):
         evolved, target = evolve(state, spec, action, RULES)
-        assert target.stages[1].inner == (4, 8)
+        assert target.stages[1].inner == (first, third)
         for name in shapes_of(target):
             source = name.replace("backbone.stages.1.1.", "backbone.stages.1.2.")
             assert torch.equal(evolved[name], state[source])
-    assert evolve(state, spec, Action("prune_layer", stage=1, position=2), RULES)[1].stages[1].inner == (4, 6)
+    assert evolve(state, spec, Action("prune_layer", stage=1, position=2), RULES)[1].stages[1].inner == (first, second)
     assert evolve(state, spec, Action("prune_layer", stage=2), RULES)[1].depths[:3] == (3, 3, 2)
 
 
@@ -188,7 +206,7 @@ def _neighbours(family: str) -> list[tuple[int, int]]:
 def test_a_rearranged_layer_leaves_no_trace_but_its_absence(family: str) -> None:
     """The target stage computes what it did, so the student equals the one whose layer was pruned."""
     spec = plain_spec(family, width=4, depth=2)
-    spec = spec.with_stage(1, Stage(6, (4, 8))).with_stage(2, Stage(8, (6, 2)))
+    spec = _with_inner(_with_inner(spec, 1, (4, 8), width=6), 2, (6, 2), width=8)
     state = random_state(spec)
     for stage, target_stage in _neighbours(family):
         pruned, smaller = evolve(state, spec, Action("prune_layer", stage=stage), RULES)
@@ -230,7 +248,7 @@ def test_kernels_of_other_sizes_are_inherited_by_their_centres() -> None:
 def test_fifty_actions_stay_in_the_legal_space(family: str) -> None:
     spec = plain_spec(family, width=16, depth=2)
     rules = ActionRules(width_step=4, min_width=4, max_depths=tuple(d + 1 for d in spec.depths))
-    state, rng, kinds = random_state(spec), random.Random(11), set()
+    state, rng, kinds, widest = random_state(spec), random.Random(11), set(), max(prunable_widths(spec).values())
     for generation in range(50):
         action = sample_action(spec, rng, generation, rules)
         assert action is not None
@@ -238,7 +256,7 @@ def test_fifty_actions_stay_in_the_legal_space(family: str) -> None:
         state, spec = evolve(state, spec, action, rules, seed=generation)
         check_state(state, spec)
         assert all(1 <= depth <= 3 for depth in spec.depths)
-        assert all(width % 4 == 0 and 4 <= width <= 16 for width in prunable_widths(spec).values())
+        assert all(width % 4 == 0 and 4 <= width <= widest for width in prunable_widths(spec).values())
     assert len(kinds) == 4
     assert all(level.isfinite().all() for level in outputs(spec, state))
 
