@@ -20,7 +20,7 @@ Place = Callable[[list[Candidate]], tuple[list[float], list[float]]]
 _HOVER = "%{customdata}<extra></extra>"
 _ACTION_COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)")
 _SMALL = {"size": 12, "color": "var(--muted)"}
-_MAX_POINTS = 400
+_MAX_POINTS, _MOST_TICKS = 400, 12
 
 
 def cost_axis(cost_name: str) -> tuple[str, float]:
@@ -88,6 +88,12 @@ def _line(name: str, x: list[float], y: list[float], colour: str, **line: Any) -
 
 def _layout(x_title: str, y_title: str, **more: Any) -> Figure:
     return {"xaxis": {"title": {"text": x_title}}, "yaxis": {"title": {"text": y_title}}, **more}
+
+
+def _by_candidate(run: RunData, y_title: str) -> Figure:
+    layout = _layout("candidate", y_title)
+    layout["xaxis"].update(dtick=max(1, -(-len(run.candidates) // _MOST_TICKS)))  # candidates are whole
+    return layout
 
 
 def accuracy_against_cost(run: RunData) -> Figure | None:
@@ -177,7 +183,7 @@ def history(run: RunData) -> Figure | None:
         if missed:
             marker = {"size": 9, "symbol": symbol, "color": "var(--bad)" if state == "failed" else "var(--muted)", "line": {"width": 1.5}}
             traces.append(_dots(state, missed, [float(c.number) for c in missed], [floor] * len(missed), run.cost_name, marker))
-    return {"data": traces, "layout": _layout("candidate", "score H × 100")}
+    return {"data": traces, "layout": _by_candidate(run, "score H × 100")}
 
 
 def action_gains(run: RunData) -> Figure | None:
@@ -190,7 +196,7 @@ def action_gains(run: RunData) -> Figure | None:
         marker = {"size": 9, "color": _ACTION_COLOURS[index % len(_ACTION_COLOURS)], "line": {"width": 1, "color": "var(--card)"}}
         x, y = [float(c.number) for c, _ in pairs], [gain for _, gain in pairs]
         traces.append(_dots(escape(readable(action)), [c for c, _ in pairs], x, y, run.cost_name, marker))
-    layout = _layout("candidate", "gain in H × 100 over its parent")
+    layout = _by_candidate(run, "gain in H × 100 over its parent")
     layout["yaxis"].update(zeroline=True)
     return {"data": traces, "layout": layout}
 

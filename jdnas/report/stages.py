@@ -1,5 +1,6 @@
 """Before and after: computation per part, the table of stages, and a drawing of both networks."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
@@ -12,7 +13,7 @@ from jdnas.student.explain import width_range
 _PART_NAMES = {"neck": "neck", "rpn": "RPN", "roi": "box head"}
 
 # The drawing, in SVG units.
-_BLOCK, _GAP, _STAGE_GAP, _LEFT, _TALLEST, _LABELS, _NARROWEST = 14, 4, 26, 64, 92, 34, 620
+_BLOCK, _GAP, _STAGE_GAP, _LEFT, _TALLEST, _LABELS, _LETTER, _NARROWEST = 14, 4, 26, 64, 92, 34, 6.5, 620
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +99,26 @@ def stage_drawing(base: DetectorSpec, student: DetectorSpec) -> str:
     """Return an SVG drawing: a bar per block, as tall as its inner width; what the base had and the student lacks is dashed."""
     count = max(len(base.stages), len(student.stages))
     slots = [max(_depth(base, i), _depth(student, i)) for i in range(count)]
+    labels = [math.ceil(_LETTER * max(len(_label(spec, i)) for spec in (base, student))) for i in range(count)]
     widest = max(w for spec in (base, student) for stage in spec.stages for w in stage.inner)
     starts, left = [], _LEFT
-    for slot in slots:
+    for slot, label in zip(slots, labels, strict=True):
         starts.append(left)
-        left += max(slot * (_BLOCK + _GAP) - _GAP, 44) + _STAGE_GAP
+        left += max(slot * (_BLOCK + _GAP) - _GAP, label) + _STAGE_GAP
     width, lane = left - _STAGE_GAP + 8, _TALLEST + _LABELS
     body = _lane("base", base, None, starts, widest, 8) + _lane("student", student, base, starts, widest, 8 + lane + 10)
     height = 8 + 2 * lane + 14
-    label = "Blocks per stage of base and student; bar height is the inner width"
+    title = "Blocks per stage of base and student; bar height is the inner width"
     style = f"min-width:{min(width, _NARROWEST)}px;max-width:{1.25 * width:.0f}px"
-    return f'<svg class="net" role="img" aria-label="{label}" viewBox="0 0 {width} {height}" style="{style}">{body}</svg>'
+    return f'<svg class="net" role="img" aria-label="{title}" viewBox="0 0 {width} {height}" style="{style}">{body}</svg>'
 
 
 def _depth(spec: DetectorSpec, index: int) -> int:
     return spec.stages[index].depth if index < len(spec.stages) else 0
+
+
+def _label(spec: DetectorSpec, index: int) -> str:
+    return f"{spec.stages[index].depth} × {width_range(spec.stages[index].inner)}" if index < len(spec.stages) else ""
 
 
 def _lane(role: str, spec: DetectorSpec, ghost: DetectorSpec | None, starts: list[int], widest: int, top: int) -> str:
@@ -129,7 +135,7 @@ def _lane(role: str, spec: DetectorSpec, ghost: DetectorSpec | None, starts: lis
         for k, w in enumerate(stage.inner):
             parts.append(_bar(role, start, k, w, widest, middle, f"{role}, stage {index + 1}, block {k + 1}: inner width {w}"))
         foot = top + _TALLEST + 14
-        parts.append(f'<text x="{start}" y="{foot}">{stage.depth} × {width_range(stage.inner)}</text>')
+        parts.append(f'<text x="{start}" y="{foot}">{_label(spec, index)}</text>')
         parts.append(f'<text class="dim" x="{start}" y="{foot + 13}">out {stage.width}</text>')
     return "".join(parts)
 

@@ -72,6 +72,11 @@ def test_cost_chart_marks_base_student_control_and_front(small: RunData) -> None
     assert named(figure, "lineage")["x"] == [10.0, 9.0]
 
 
+def test_candidates_are_ticked_in_whole_numbers(small: RunData) -> None:
+    for figure in (charts.history(small), charts.action_gains(small)):
+        assert figure is not None and figure["layout"]["xaxis"]["dtick"] == 1
+
+
 def test_multiply_adds_are_shown_in_billions(tmp_path: Path) -> None:
     run = run_of(
         tmp_path, [trial(0, None, 0.2, 3e9, 0.2, lineage=True), trial(1, 0, 0.3, 2e9, 0.3, lineage=True)], cost_name="multiply_adds"

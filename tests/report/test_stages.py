@@ -54,6 +54,19 @@ def test_bars_are_as_tall_as_channels_and_losses_are_dashed() -> None:
     assert float(bars(drawing, "student")[-1].get("height", 0)) == pytest.approx(tall[-1] / 2, rel=0.01)
 
 
+def test_labels_stay_inside_the_drawing_and_apart() -> None:
+    base = preset("r18", 7)
+    student = base.with_stage(3, Stage(448, (352, 384))).with_stage(2, Stage(208, (176, 192)))
+    drawing = ET.fromstring(stage_drawing(base, student))
+    width = float(drawing.get("viewBox", "").split()[2])
+    labels = [(float(e.get("x", 0)), e.text or "") for e in drawing.iter("text") if "×" in (e.text or "")]
+    ends = [x + 6 * len(text) for x, text in labels]  # letters of the page's font are about 6 units wide
+    assert len(labels) == 8 and max(ends) <= width
+    assert all(end < x for end, (x, _) in zip(ends[:3], labels[1:4], strict=True)) and all(
+        end < x for end, (x, _) in zip(ends[4:7], labels[5:], strict=True)
+    )
+
+
 def test_families_with_another_number_of_stages() -> None:
     drawing = stage_drawing(preset("r18", 7), preset("lite0", 7))
     assert len(bars(drawing, "student")) == sum(preset("lite0", 7).depths)
