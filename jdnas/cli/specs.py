@@ -9,22 +9,21 @@ if TYPE_CHECKING:
 
 
 def spec_of(name: str, classes: int) -> "DetectorSpec":
-    """Return the spec of a base's name, or of a detector's .json or .safetensors file."""
+    """Return the spec of a base's name, or of a weight file; a .json of jdnas does without its weights."""
     from jdnas.presets import preset
-    from jdnas.spec import DetectorSpec
 
-    if not name.endswith((".json", ".safetensors")):
+    if not Path(name).suffix:
         return preset(name, classes)
-    from jdnas.training.checkpoint import read_json
+    from jdnas.pipeline.weights import spec_of_weights
 
-    return DetectorSpec.from_dict(read_json(Path(name).with_suffix(".json")).get("spec", {}))
+    return spec_of_weights(Path(name))[0]
 
 
 def weights_of(name: str, classes: int) -> "tuple[DetectorSpec, State | None]":
-    """Return the spec as `spec_of` does, and the weights where a .safetensors file is named."""
-    if not name.endswith(".safetensors"):
+    """Return the spec as `spec_of` does, and the weights where a weight file is named."""
+    if Path(name).suffix in ("", ".json"):
         return spec_of(name, classes), None
-    from jdnas.training.checkpoint import load_detector
+    from jdnas.pipeline.weights import open_weights
 
-    spec, state, _ = load_detector(Path(name).with_suffix(""))
-    return spec, state
+    read = open_weights(Path(name))
+    return read.spec, read.state

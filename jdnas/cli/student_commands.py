@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jdnas.config import RunConfig
 
 app = typer.Typer(no_args_is_help=True)
-Spec = Annotated[str, typer.Argument(help="A base's name (`jdnas bases`), or a detector's .json or .safetensors file.")]
+Spec = Annotated[str, typer.Argument(help="A base's name (`jdnas bases`), or a weight file.")]
 Classes = Annotated[int, typer.Option(min=1, help="Foreground classes of a named base.")]
 Generation = Annotated[int, typer.Option(min=0, help="How many candidates were accepted before; preferences follow from it.")]
 Size = Annotated[str, typer.Option(help="Input of the multiply-adds as WIDTHxHEIGHT.")]
@@ -91,7 +91,7 @@ def explain(before: Spec, after: Spec, classes: Classes = 80) -> None:
 
 
 def prune(
-    weights: Annotated[Path, typer.Option(help="The trained detector: a .safetensors file that jdnas wrote.")],
+    weights: Annotated[Path, typer.Option(help="The trained detector: of jdnas, or what `jdnas import` reads.")],
     data: Annotated[str, typer.Option(help="Folder in COCO layout: the data set that the detector was trained on.")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")] = Path("pruned.safetensors"),
     ratio: Annotated[float, typer.Option(help="Share of the channels (or of what --kind names) that goes.")] = 0.3,

@@ -16,13 +16,14 @@ from jdnas.pipeline.context import Context, canvas_sizes, for_trained_weights, p
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import RunFolder
+from jdnas.pipeline.weights import WeightFile, is_own, open_weights
 from jdnas.sizes import SizeHW, size_hw_from_text
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action
 from jdnas.student.explain import explain
 from jdnas.student.heads import HEAD_KINDS
 from jdnas.student.inherit import decide, transform
-from jdnas.training.checkpoint import load_detector, save_detector
+from jdnas.training.checkpoint import save_detector
 from jdnas.training.evaluate import Metrics
 from jdnas.training.loop import Resume
 from jdnas.training.schedule import steps_of
@@ -35,23 +36,24 @@ def open_detector(config: RunConfig, weights: Path, size: str | None = None) -> 
 
     It is trained and evaluated at `size` (WIDTHxHEIGHT) alone, else at the size in its file, else at the settings' resolutions.
     """
-    device = pick_device(config.device)
-    spec, state, meta = load_detector(weights.with_suffix(""))
+    device, read = pick_device(config.device), open_weights(weights)
+    if not read.has_heads:
+        raise CheckpointError(f"{weights} holds a backbone without detection heads; train it first with: jdnas train --weights {weights}")
     root = Path(config.data)
     train, val = load_split(root, "train"), load_split(root, "val")
     check_splits(train, val)
-    _check_classes(weights, spec, meta.get("classes"), train)
+    _check_classes(weights, read, train)
     sizes: tuple[SizeHW, ...] = canvas_sizes(train, config.data_settings.long_sides)
     if size is not None:
         sizes = (size_hw_from_text(size),)
-    elif "size_hw" in meta:
-        sizes = ((meta["size_hw"][0], meta["size_hw"][1]),)
-    return Context(for_trained_weights(config), RunFolder(weights.parent), train, val, sizes, spec, device), state
+    elif read.size_hw is not None:
+        sizes = (read.size_hw,)
+    return Context(for_trained_weights(config), RunFolder(weights.parent), train, val, sizes, read.spec, device), read.state
 
 
-def _check_classes(weights: Path, spec: DetectorSpec, classes: list[str] | None, data: DetectionSet) -> None:
-    if spec.num_classes != len(data.classes) or (classes is not None and tuple(classes) != data.classes):
-        known = ", ".join(classes) if classes is not None else f"{spec.num_classes} classes"
+def _check_classes(weights: Path, read: WeightFile, data: DetectionSet) -> None:
+    if read.spec.num_classes != len(data.classes) or (is_own(weights) and read.classes and read.classes != data.classes):
+        known = ", ".join(read.classes) or f"{read.spec.num_classes} classes"
         raise DataError(f"{weights} knows {known}; {data.name} has {', '.join(data.classes)}: give the data set that it was trained on")
 
 
