@@ -15,13 +15,15 @@ class Fpn(nn.Module):
     """Lateral 1x1 convolutions, a top-down pathway, 3x3 output convolutions, and `pooled` levels more.
 
     A pooled level is every second pixel of the one before. With `norm`, convolutions have batch normalization in place of biases.
+    The laterals' sums and the outputs have the same width, as named axes of their own.
     """
 
     def __init__(self, reads: Sequence[Axis], writes: Axis, *, pooled: int = 1, norm: bool = False) -> None:
         super().__init__()
         self.pooled = pooled
-        self.lateral = nn.ModuleList(_layer(axis, writes, 1, norm) for axis in reads)
-        self.output = nn.ModuleList(_layer(writes, writes, 3, norm) for _ in reads)
+        merged = Axis(f"{writes.name}.merged", writes.width)
+        self.lateral = nn.ModuleList(_layer(axis, merged, 1, norm) for axis in reads)
+        self.output = nn.ModuleList(_layer(merged, writes, 3, norm) for _ in reads)
         for layer in self.modules():
             if isinstance(layer, Conv):
                 nn.init.kaiming_uniform_(layer.weight, a=1)

@@ -5,7 +5,12 @@ from jdnas.spec import DetectorSpec, Head, Stage
 _HEAD_WORDS = {
     "kind": "Head kind",
     "width": "Box head width",
+    "convs": "Box head convolutions",
+    "fcs": "Fully connected layers of the box head",
+    "cascade_mean": "Mean over box heads",
     "rpn_width": "Proposal network width",
+    "rpn_convs": "Proposal network convolutions",
+    "strides": "Strides of the levels",
     "anchor_sizes": "Anchor sizes",
     "anchor_ratios": "Anchor ratios",
     "candidates": "Candidates per level before NMS",
@@ -29,12 +34,25 @@ def explain(spec_before: DetectorSpec, spec_after: DetectorSpec) -> list[str]:
             lines.append(f"Stage {index}: {_stage(before, after)}.")
     if len(spec_before.stages) != len(spec_after.stages):
         lines.append(f"Number of stages: {len(spec_before.stages)} → {len(spec_after.stages)}.")
+    if spec_before.tail != spec_after.tail:
+        lines.append(f"Tail: {_optional(spec_before.tail)} → {_optional(spec_after.tail)}.")
+    if (spec_before.deformable, spec_before.modulated) != (spec_after.deformable, spec_after.modulated):
+        lines.append(f"Deformable stages: {_deformable(spec_before)} → {_deformable(spec_after)}.")
     if spec_before.neck != spec_after.neck:
         lines.append(f"Neck (FPN): {_change(spec_before.neck, spec_after.neck)} channels.")
     lines += _head(spec_before.head, spec_after.head)
     if spec_before.num_classes != spec_after.num_classes:
         lines.append(f"Classes: {spec_before.num_classes} → {spec_after.num_classes}.")
     return lines or ["The architecture is the same; only the weights differ."]
+
+
+def _optional(width: int) -> str:
+    return f"{width} channels" if width else "none"
+
+
+def _deformable(spec: DetectorSpec) -> str:
+    stages = ", ".join(str(index + 1) for index in spec.deformable)
+    return f"{stages}{' (modulated)' * spec.modulated}" if stages else "none"
 
 
 def width_range(widths: tuple[int, ...]) -> str:
@@ -55,14 +73,16 @@ def _stage(before: Stage, after: Stage) -> str:
     if before.width != after.width:
         parts.append(f"output width {_change(before.width, after.width)}")
     if set(before.inner) != set(after.inner):
-        parts.append(_inner(before.inner, after.inner))
+        parts.append(_inner("inner widths", before.inner, after.inner))
+    if before.squeeze and after.squeeze and set(before.squeeze) != set(after.squeeze):
+        parts.append(_inner("squeeze widths", before.squeeze, after.squeeze))
     return "; ".join(parts) if parts else f"inner widths in another order ({', '.join(map(str, after.inner))})"
 
 
-def _inner(before: tuple[int, ...], after: tuple[int, ...]) -> str:
+def _inner(what: str, before: tuple[int, ...], after: tuple[int, ...]) -> str:
     mean_before, mean_after = sum(before) / len(before), sum(after) / len(after)
     change = f"{100 * (mean_after - mean_before) / mean_before:+.0f} % on average".replace("-", "−")
-    return f"inner widths {width_range(before)} → {width_range(after)} ({change})"
+    return f"{what} {width_range(before)} → {width_range(after)} ({change})"
 
 
 def _head(before: Head, after: Head) -> list[str]:
@@ -75,4 +95,4 @@ def _head(before: Head, after: Head) -> list[str]:
 
 
 def _words(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)

@@ -15,8 +15,8 @@ HEAD_KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
 def head_size(spec: DetectorSpec, kind: HeadKind) -> int:
     """Return the width or count that an action of `kind` makes smaller.
 
-    The neck's width, the width of the box head's fully connected layers, the RPN's width, the proposals per image that the box head
-    looks at, or the candidates per level that suppression looks at.
+    The neck's width, the width of the box head's fully connected layers (its convolutions shrink alike), the RPN's width, the
+    proposals per image that the box head looks at, or the candidates per level that suppression looks at.
     """
     head = spec.head
     return {
@@ -25,13 +25,17 @@ def head_size(spec: DetectorSpec, kind: HeadKind) -> int:
     }[kind]  # fmt: skip
 
 
-def with_head_size(spec: DetectorSpec, kind: HeadKind, size: int) -> DetectorSpec:
-    """Return `spec` with what `head_size` reads replaced; training keeps its own numbers of proposals and candidates."""
+def with_head_size(spec: DetectorSpec, kind: HeadKind, size: int, *, step: int = 1) -> DetectorSpec:
+    """Return `spec` with what `head_size` reads replaced; training keeps its own numbers of proposals and candidates.
+
+    The widths of the box head's convolutions follow in proportion, in multiples of `step`.
+    """
     if kind == "prune_neck":
         return replace(spec, neck=size)
     head = spec.head
     if kind == "prune_box_head":
-        return replace(spec, head=replace(head, width=size))
+        convs = tuple(min(width, max(step, round(width * size / head.width / step) * step)) for width in head.convs)
+        return replace(spec, head=replace(head, width=size, convs=convs))
     if kind == "prune_rpn":
         return replace(spec, head=replace(head, rpn_width=size))
     if kind == "prune_proposals":

@@ -157,7 +157,7 @@ def _decide_head(state: State, spec: DetectorSpec, action: Action, kind: HeadKin
     if not rules.heads or size is None:
         why = f"{head_size(spec, kind)} is its minimum" if rules.heads else "actions on heads are off (student.heads)"
         raise _illegal(action, spec, why)
-    target = with_head_size(spec, kind, size)
+    target = with_head_size(spec, kind, size, step=rules.width_step)
     after = widths_of(target)
     kept = {
         axis: tuple(writer_scores(state, spec, axis).argsort(descending=True, stable=True)[: after[axis]].sort().values.tolist())

@@ -49,7 +49,7 @@ class PhaseReport:
 def channel_orders(state: State, spec: DetectorSpec) -> dict[str, Tensor]:
     """Order the channels of every elastic axis by the L1 norm of the weights that read them, largest first (after OFA)."""
     widths = widths_of(spec)
-    norms = {name: torch.zeros(width, dtype=torch.float64) for name, width in widths.items() if name == "neck" or name[0] == "s"}
+    norms = {name: torch.zeros(width, dtype=torch.float64) for name, width in widths.items() if name.startswith(("neck", "s"))}
     for name, axes in axes_of(spec).items():
         for dim, axis in enumerate(axes[1:], start=1):
             if axis is not None and axis.name in norms:

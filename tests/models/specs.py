@@ -52,9 +52,11 @@ def stages_of(draw: st.DrawFn, family: str, widths: tuple[int, ...], max_depth: 
 
 
 @st.composite
-def specs(draw: st.DrawFn, *, widths: tuple[int, ...] = (2, 4, 6, 8), max_depth: int = 3) -> DetectorSpec:
-    """Draw a spec of any family whose widths and depths are independent of each other, with any extras that the family takes."""
-    family = draw(st.sampled_from(sorted(FAMILIES)))
+def specs(
+    draw: st.DrawFn, *, widths: tuple[int, ...] = (2, 4, 6, 8), max_depth: int = 3, families: tuple[str, ...] = tuple(sorted(FAMILIES))
+) -> DetectorSpec:
+    """Draw a spec of one of `families` whose widths and depths are independent of each other, with any extras that the family takes."""
+    family = draw(st.sampled_from(families))
     traits, width = FAMILIES[family], st.sampled_from(widths)
     deepest = min(max_depth, 2) if traits.block == "mbconv" or any(traits.group_widths) else max_depth
     head = replace(TINY_HEAD, width=draw(st.sampled_from((6, 12))), rpn_width=draw(width))

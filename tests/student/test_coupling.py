@@ -1,6 +1,8 @@
 """Torch-Pruning's dependency groups, found by tracing, are the oracle for the table of named axes."""
 
 import warnings
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -51,9 +53,10 @@ def _groups(spec: DetectorSpec) -> set[frozenset[str]]:
             for dependency, _ in group:
                 module = dependency.target.module
                 if module in names and isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-                    reads = graph.is_in_channel_pruning_fn(dependency.handler) and not isinstance(module, nn.BatchNorm2d)
-                    depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
-                    members.add(f"{names[module]}.weight:{int(reads and not depthwise)}")
+                    # What a depthwise or grouped convolution reads lies in its first dimension too.
+                    whole = isinstance(module, nn.BatchNorm2d) or (isinstance(module, nn.Conv2d) and module.groups > 1)
+                    reads = graph.is_in_channel_pruning_fn(dependency.handler)
+                    members.add(f"{names[module]}.weight:{int(reads and not whole)}")
             found.add(frozenset(members))
     return found
 
@@ -68,12 +71,34 @@ def _table(spec: DetectorSpec) -> dict[str, frozenset[str]]:
     return {axis: frozenset(found) for axis, found in members.items()}
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_named_axes_are_the_groups_that_tracing_finds(family: str) -> None:
-    spec = plain_spec(family, width=8, depth=2)
-    table, groups = _table(spec), _groups(spec)
-    for axis, members in table.items():
-        print(axis, members in groups)
-    extra = groups - set(table.values())
-    print(extra)
-    assert set(table.values()) == groups
+def _spec(family: str, **extras: Any) -> DetectorSpec:
+    """Return a spec of two blocks a stage and two groups in every grouped convolution."""
+    spec = replace(plain_spec(family, width=8, depth=2), **extras)
+    groups = zip(spec.stages, spec.traits.group_widths, strict=True)
+    return spec.with_stages(tuple(replace(stage, inner=(2 * g,) * 2) if g else stage for stage, g in groups))
+
+
+def _merged(groups: set[frozenset[str]]) -> set[frozenset[str]]:
+    """Merge groups that share a member."""
+    merged: list[set[str]] = []
+    for group in groups:
+        touching = [other for other in merged if other & group]
+        merged = [other for other in merged if not other & group] + [set(group).union(*touching)]
+    return {frozenset(group) for group in merged}
+
+
+CASES = [*(_spec(family) for family in FAMILY_NAMES), _spec("mobilenet_v2", tail=8), _spec("resnet_bottleneck", neck_norm=True)]
+
+
+@pytest.mark.parametrize("spec", CASES, ids=lambda spec: f"{spec.family}{'-tail' * bool(spec.tail)}{'-norm' * spec.neck_norm}")
+def test_named_axes_are_the_groups_that_tracing_finds(spec: DetectorSpec) -> None:
+    """One difference, in grouped convolutions.
+
+    Torch-Pruning keeps the number of groups and takes as many channels out of each one, on either side by itself; we take whole
+    groups, which have to go on both sides at once. So one axis of ours is two groups there, with the convolution in both.
+    """
+    groups = _groups(spec)
+    grouped = [index for index, width in enumerate(spec.traits.group_widths) if width]
+    assert (_merged(groups) != groups) == bool(grouped)
+    assert set(_table(spec).values()) == _merged(groups)
+    assert len(groups) - len(_merged(groups)) == sum(spec.depths[index] for index in grouped)

@@ -62,3 +62,17 @@ def test_another_family_lists_its_stages(base: DetectorSpec) -> None:
 
 def test_width_range() -> None:
     assert (width_range((64, 64)), width_range((64, 48, 56))) == ("64", "48–64")
+
+
+def test_extras_of_families() -> None:
+    plain = preset("r50", 7)
+    assert explain(plain, replace(plain, deformable=(1, 2, 3), modulated=True)) == ["Deformable stages: none → 2, 3, 4 (modulated)."]
+    tailed = replace(preset("mobilenet_v2", 7), tail=1280)
+    assert explain(tailed, replace(tailed, tail=640)) == ["Tail: 1280 channels → 640 channels."]
+    squeezed = preset("mobilenet_v3", 7)
+    stage = squeezed.stages[2]
+    narrower = replace(stage, squeeze=(16, *stage.squeeze[1:]))
+    (line,) = explain(squeezed, squeezed.with_stage(2, narrower))
+    assert line.startswith("Stage 3: squeeze widths 24–32 → 16–32")
+    convs = replace(plain, head=replace(plain.head, convs=(256,)))
+    assert explain(plain, convs) == ["Box head convolutions: none → 256."]

@@ -107,6 +107,16 @@ def test_channels_with_the_smallest_weights_go() -> None:
     assert writer_scores(state, spec, "rpn").eq(1).all()
 
 
+def test_convolutions_of_the_box_head_shrink_alike() -> None:
+    spec = plain_spec("resnet_basic")
+    spec = replace(spec, head=replace(spec.head, convs=(8, 6), fcs=1))
+    state = random_state(spec)
+    evolved, target = evolve(state, spec, Action("prune_box_head", ratio=0.5), HEAD_RULES)
+    assert (target.head.width, target.head.convs) == (6, (4, 4))
+    check_state(evolved, target)
+    assert with_head_size(spec, "prune_box_head", 6, step=4).head.convs == (4, 4)
+
+
 def test_fewer_proposals_change_no_weight() -> None:
     spec = plain_spec("resnet_bottleneck")
     state = random_state(spec)
