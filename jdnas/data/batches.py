@@ -25,15 +25,19 @@ Colour = Sequence[float]
 
 def train_batches(
     data: DetectionSet, *, sizes_hw: Sequence[Size], batch: int, seed: int, start_step: int = 0,
-    augment: AugmentSettings, mean: Colour, std: Colour, workers: int = 0, cache: bool | None = None,
+    augment: AugmentSettings, mean: Colour, std: Colour, workers: int = 0, cache: bool | None = None, share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:  # fmt: skip
-    """Yield augmented batches without end, from number `start_step` on.
+    """Yield augmented batches without end, from number `start_step` on; of a `share` (k, n), the k-th n-th of each.
 
     Batch `step` depends on (seed, step) alone, whatever `workers` and `cache` are. Each epoch is a new order of all images that
     are not merely crowd regions; a batch may reach into the next epoch. Its canvas is drawn from `sizes_hw`. `workers` threads
     prepare batches ahead (decoding and resizing release the GIL); `cache` keeps decoded images in memory, see `image_store`.
     """
     _check(batch, sizes_hw, workers)
+    rank, world = share
+    if batch % world:
+        raise ConfigError(f"a batch of {batch} images cannot be shared by {world} devices; make it a multiple of {world}")
+    positions = range(batch // world * rank, batch // world * (rank + 1))
     store = image_store(data, cache)
     indices = np.array([i for i, r in enumerate(data.records) if not len(r.labels) or not r.crowd.all()])
     if not len(indices):
@@ -43,7 +47,7 @@ def train_batches(
     def make(step: int) -> Batch:
         size_hw = sizes_hw[int(np.random.default_rng((seed, _CANVAS, step)).integers(len(sizes_hw)))]
         chosen, samples = [], []
-        for position in range(batch):
+        for position in positions:
             epoch, place = divmod(step * batch + position, len(indices))
             chosen.append(int(order(epoch)[place]))
             rng = np.random.default_rng((seed, _SAMPLE, step, position))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,19 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on `device`."""
         return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def pinned(self) -> "Batch":
+        """Return the batch in page-locked memory, which GPUs copy from while the CPU goes on."""
+        return Batch(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def with_rows(self, boxes: int) -> "Batch":
+        """Return the batch with its ground truth padded to `boxes` rows, if it has fewer."""
+        more = boxes - self.valid.shape[1]
+        if more <= 0:
+            return self
+        return replace(
+            self, boxes_xyxy=pad(self.boxes_xyxy, (0, 0, 0, more)), labels=pad(self.labels, (0, more)), valid=pad(self.valid, (0, more))
+        )
 
     def channels_last(self) -> "Batch":
         """Return the batch with its images in channels-last memory, which convolutions on CPUs and GPUs run faster on."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from jdnas.models.boxes import pairwise_iou
+from jdnas.models.global_batch import noise
 
 IGNORED = -1
 BACKGROUND = 0
@@ -65,4 +66,4 @@ def sample_balanced(labels: Tensor, noise: Tensor, *, size: int, positive_fracti
 
 def uniform_noise(like: Tensor, generator: torch.Generator) -> Tensor:
     """Draw float32 noise in [0, 1) of the shape of `like` on the generator's device and bring it to the device of `like`."""
-    return torch.rand(like.shape, generator=generator, device=generator.device).to(like.device)
+    return noise(tuple(like.shape), generator).to(like.device)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from jdnas.families import Activation, Padding
 from jdnas.models.axes import Axis, NamedAxes
+from jdnas.models.global_batch import synchronized_batch_norm, synchronized_share
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -57,6 +58,16 @@ class Norm(nn.BatchNorm2d, NamedAxes):
         super().__init__(axis.size, eps=eps)
         self.axes = {name: (axis,) for name in ("weight", "bias", "running_mean", "running_var")}
         self.axes["num_batches_tracked"] = ()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize `[B, C, H, W]`; in training by the statistics of the batch, of the whole one where norms are synchronized."""
+        share = synchronized_share() if self.training else None
+        if share is None:
+            return super().forward(input)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        return synchronized_batch_norm(
+            input, self.weight, self.bias, self.running_mean, self.running_var, share, momentum=self.momentum, eps=self.eps
+        )
 
 
 class Linear(nn.Linear, NamedAxes):

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jdnas.models.boxes import take
+from jdnas.models.global_batch import total
 
 BETA = 1 / 9
 
@@ -20,7 +21,7 @@ def rpn_losses(objectness: Tensor, deltas: Tensor, targets: Tensor, positive: Te
 
     `objectness` logits `[B, S]`; `deltas` and `targets` `[B, S, 4]`; `positive` and `sampled` `[B, S]` bool.
     """
-    count = sampled.sum().clamp(min=1)
+    count = total(sampled.sum()).clamp(min=1)
     terms = F.binary_cross_entropy_with_logits(objectness.float(), positive.float(), reduction="none")
     return terms.masked_fill(~sampled, 0.0).sum() / count, _smooth_l1(deltas, targets, positive & sampled) / count
 
@@ -31,7 +32,7 @@ def roi_losses(class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets
     `class_logits` `[B, R, K+1]`; `box_deltas` `[B, R, K+1, 4]`; `labels` `[B, R]` (0 background, -1 not counted); `targets` `[B, R, 4]`.
     """
     counted = labels >= 0
-    count = counted.sum().clamp(min=1)
+    count = total(counted.sum()).clamp(min=1)
     classifier = F.cross_entropy(class_logits.float().flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
     own_class = take(box_deltas.flatten(0, 1), labels.clamp(min=0).reshape(-1, 1)).reshape(*labels.shape, 4)
     return classifier / count, _smooth_l1(own_class, targets, labels > 0) / count

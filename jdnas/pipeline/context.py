@@ -21,6 +21,7 @@ from jdnas.pipeline.weights import spec_of_weights
 from jdnas.presets import preset, scale_backbone
 from jdnas.spec import DetectorSpec, FamilyTraits
 from jdnas.teacher.pool import Calibration
+from jdnas.training.distributed import ALONE, Team
 from jdnas.training.settings import TrainSettings
 
 SizeHW = tuple[int, int]
@@ -41,18 +42,20 @@ class Context:
     sizes_hw: tuple[SizeHW, ...]
     base_spec: DetectorSpec
     device: torch.device
+    team: Team = ALONE
 
     @property
     def base_size_hw(self) -> SizeHW:
         """The resolution that the base is measured at."""
         return self.sizes_hw[-1]
 
-    def train_batches(self, batch: int, seed: int, start_step: int, sizes_hw: tuple[SizeHW, ...] | None = None) -> Iterator[Batch]:
-        """Iterate training batches from `start_step` on; each draws its resolution from `sizes_hw` (default: all)."""
-        traits = self.base_spec.traits
+    def train_batches(self, settings: TrainSettings, seed: int, start: int) -> Iterator[Batch]:
+        """Iterate what the steps of a training are computed in, from part `start` on; each part draws its resolution."""
+        traits, data = self.base_spec.traits, self.config.data_settings
+        sizes_hw = tuple(dict.fromkeys(scaled(self.base_size_hw, scale) for scale in settings.scales)) or self.sizes_hw
         return train_batches(
-            self.train, sizes_hw=sizes_hw or self.sizes_hw, batch=batch, seed=seed, start_step=start_step, augment=AugmentSettings(),
-            mean=traits.mean, std=traits.std, workers=self.config.data_settings.workers,
+            self.train, sizes_hw=sizes_hw, batch=settings.batch // settings.accumulate, seed=seed, start_step=start,
+            augment=AugmentSettings(), mean=traits.mean, std=traits.std, workers=data.workers, share=(self.team.rank, self.team.world),
         )  # fmt: skip
 
     def calibration_images(self, count: int, size_hw: SizeHW | None = None, traits: FamilyTraits | None = None) -> Iterator[Tensor]:
@@ -83,6 +86,11 @@ def pick_device(name: str) -> torch.device:
 def round_up(pixels: float) -> int:
     """Round a side up to a multiple of the largest stride."""
     return max(STRIDE, -(-round(pixels) // STRIDE) * STRIDE)
+
+
+def scaled(size_hw: SizeHW, scale: float) -> SizeHW:
+    """Return the canvas for images that are `scale` times as large."""
+    return round_up(size_hw[0] * scale), round_up(size_hw[1] * scale)
 
 
 def canvas_sizes(data: DetectionSet, long_sides: tuple[int, ...]) -> tuple[SizeHW, ...]:

@@ -12,13 +12,14 @@ from jdnas.distill.step import distill_terms, imitation_terms, warmup_factor
 from jdnas.distill.teacher import Teacher
 from jdnas.models.bound import BoundDetector, materialize
 from jdnas.models.detector import LossOutput
+from jdnas.models.global_batch import part_of_sum
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.spec import DetectorSpec
 from jdnas.student.importance import prunable_gammas
 from jdnas.student.penalty import sparsity_penalty
 from jdnas.training.evaluate import Metrics, evaluate
-from jdnas.training.loop import FitReport, LossTerms, Resume, fit, step_generator
+from jdnas.training.loop import FitReport, LossTerms, Resume, Watch, fit, step_generator
 from jdnas.training.schedule import steps_of
 from jdnas.training.settings import TrainSettings
 
@@ -26,25 +27,26 @@ from jdnas.training.settings import TrainSettings
 class DetectorLoss:
     """Detection losses, the sparsity term lambda * sum |gamma| (section 3.3), and distillation where there is a teacher.
 
-    `steps` is the length of the training, which the warm-up of distillation is a share of.
+    `steps` is the length of the training, which the warm-up of distillation is a share of. Frozen norms get no sparsity term.
     """
 
     def __init__(
         self, spec: DetectorSpec, state: State, *, seed: int, gamma_penalty: float, steps: int = 1, teacher: Teacher | None = None,
-        distill: DistillSettings | None = None,
+        distill: DistillSettings | None = None, frozen_norms: bool = False,
     ) -> None:  # fmt: skip
+        self.frozen_norms = frozen_norms
         self.spec, self.state, self.seed, self.gamma_penalty, self.steps = spec, state, seed, gamma_penalty, steps
         self.teacher, self.distill = teacher, distill or DistillSettings()
         self.gammas = prunable_gammas(spec)
 
     def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
         """Yield the terms of one step."""
-        student = BoundDetector(self.spec, without_adapters(self.state))
+        student = BoundDetector(self.spec, without_adapters(self.state), frozen_norms=self.frozen_norms)
         generator = step_generator(self.seed, step, batch.images.device)
         output = student.call("losses", batch.images, batch.sizes_hw, batch, generator)
         terms = dict(output.terms)
-        if self.gamma_penalty:
-            terms["sparsity"] = sparsity_penalty(self.state, self.gammas, self.gamma_penalty)
+        if self.gamma_penalty and not self.frozen_norms:
+            terms["sparsity"] = part_of_sum(sparsity_penalty(self.state, self.gammas, self.gamma_penalty))
         if self.teacher is not None:
             terms |= self._distilled(self.teacher, output, batch, warmup_factor(step, self.steps, self.distill))
         yield terms
@@ -83,16 +85,27 @@ def train_detector(
     """
     tensors = {name: tensor.detach().clone().to(context.device) for name, tensor in state.items()}
     distill = distill or context.config.distill
-    batches = partial(context.train_batches, settings.batch, seed)
+    batches = partial(context.train_batches, settings, seed)
     if teacher is not None:
         adapters = start_adapters(spec, tensors, teacher, distill, lambda: next(batches(0)).to(context.device), seed)
         tensors |= {name: adapter.to(context.device) for name, adapter in adapters.items()}
     steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
     loss = DetectorLoss(
-        spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps, teacher=teacher, distill=distill
+        spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps * settings.accumulate, teacher=teacher,
+        distill=distill, frozen_norms=settings.norm == "frozen",
     )  # fmt: skip
-    report = fit(tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=on_step, momentum=momentum)
+    report = fit(
+        tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=on_step,
+        momentum=momentum, watch=_watch(context, spec, settings), team=context.team,
+    )  # fmt: skip
     return {name: tensor.cpu() for name, tensor in without_adapters(tensors).items()}, report
+
+
+def _watch(context: Context, spec: DetectorSpec, settings: TrainSettings) -> Watch | None:
+    if not settings.patience:
+        return None
+    every = steps_of(settings.eval_epochs, len(context.train.records), settings.batch)
+    return Watch(lambda state: evaluate_detector(context, spec, without_adapters(state), context.base_size_hw).ap, every, settings.patience)
 
 
 def evaluate_detector(

@@ -28,7 +28,7 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
         start = grow(base_state, context.base_spec, space.largest, seed=context.config.seed)
         state, reports = train_pool(
             start, space, settings, context.config.distill, images=images,
-            batches=lambda seed, step: context.train_batches(settings.train.batch, seed, step),
+            batches=lambda seed, step: context.train_batches(settings.train, seed, step),
             device=context.device, seed=context.config.seed, folder=stem.parent,
             checkpoint_seconds=context.config.checkpoint_seconds, on_step=progress.steps(units, steps),
         )  # fmt: skip

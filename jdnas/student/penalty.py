@@ -9,8 +9,7 @@ from torch import Tensor
 def sparsity_penalty(state: Mapping[str, Tensor], gammas: Iterable[str], weight: float) -> Tensor:
     """Return `weight` times the sum of the magnitudes of the entries `gammas` (see `prunable_gammas`): a float32 scalar.
 
-    Its gradient is weight * sign(gamma), and 0 at 0. Computed in float32 whatever autocast is on. Where several processes average
-    their gradients each one adds the whole penalty, so that its part of the average is what a single process has.
+    Its gradient is weight * sign(gamma), and 0 at 0. Computed in float32 whatever autocast is on.
     """
     with torch.autocast(next(iter(state.values())).device.type, enabled=False):
         return weight * torch.stack([state[name].float().abs().sum() for name in gammas]).sum()

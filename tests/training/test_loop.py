@@ -1,15 +1,18 @@
+import contextlib
+import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from jdnas.data.types import Batch
-from jdnas.errors import CheckpointError, TrainingError
+from jdnas.errors import CheckpointError, ConfigError, TrainingError
 from jdnas.models.weights import State
-from jdnas.training.loop import MAX_SKIPPED_IN_A_ROW, LossTerms, Resume, fit
-from jdnas.training.schedule import learning_rate, steps_of
+from jdnas.training.loop import MAX_SKIPPED_IN_A_ROW, LossTerms, Resume, Watch, fit, trainable
+from jdnas.training.schedule import SCHEDULES, learning_rate, schedule_named, steps_of
 from jdnas.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -51,23 +54,102 @@ def test_training_learns_and_leaves_buffers_alone() -> None:
     assert not state["weight"].requires_grad
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_resumed_training_equals_an_undisturbed_one_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
+def falling_after(steps: int) -> Watch:
+    """Rates a state by its distance from where `steps` steps lead, so that the best one is near there."""
+    return Watch(lambda state: -abs(float(state["bias"].detach().double().sum()) - 0.02 * steps), every=3, patience=3)
+
+
+@pytest.mark.parametrize(("optimizer", "more"), [("sgd", {}), ("adamw", {}), ("adamw", {"ema": 0.9, "accumulate": 2, "norm": "frozen"})])
+@pytest.mark.parametrize("watch", [None, falling_after(3)])
+def test_resumed_training_equals_an_undisturbed_one_bit_for_bit(optimizer: str, more: Any, watch: Watch | None, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer, **more})
     whole = make_state()
-    fit(whole, Regression(whole), batches, settings, steps=20, device=CPU)
-    state, resume = make_state(), Resume(tmp_path / "partial.safetensors", seconds=0.0)
+    reference = fit(whole, Regression(whole), batches, settings, steps=20, device=CPU, watch=watch)
+    rng, resume = random.Random(f"{optimizer}{more}{watch}"), Resume(tmp_path / "partial.safetensors", seconds=0.0)
+    for stop in sorted(rng.sample(range(1, reference.steps + 1), 3)):  # killed at random steps, several times
 
-    def dies(step: int, loss: float) -> None:
-        if step == 8:
-            raise KeyboardInterrupt
+        def dies(step: int, loss: float, stop: int = stop) -> None:
+            if step == stop:
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        fit(state, Regression(state), batches, settings, steps=20, device=CPU, resume=resume, on_step=dies)
+        state = make_state()
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(state, Regression(state), batches, settings, steps=20, device=CPU, resume=resume, on_step=dies, watch=watch)
     again = make_state()
-    report = fit(again, Regression(again), batches, settings, steps=20, device=CPU, resume=resume)
-    assert report.images == 40
+    report = fit(again, Regression(again), batches, settings, steps=20, device=CPU, resume=resume, watch=watch)
+    assert replace(report, seconds=0) == replace(reference, seconds=0)
     assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_the_average_is_the_one_worked_by_hand() -> None:
+    seen: list[torch.Tensor] = []
+    state = make_state()
+    settings = SETTINGS.model_copy(update={"ema": 0.5})
+    fit(state, Regression(state), batches, settings, steps=4, device=CPU, on_step=lambda *_: seen.append(plain["bias"].clone())) if (
+        plain := state
+    ) else None
+    expected = torch.zeros(4)
+    for step, bias in enumerate(seen, start=1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * bias
+    assert torch.allclose(state["bias"], expected, atol=1e-7)
+    assert not torch.allclose(state["bias"], seen[-1], atol=1e-4)
+
+
+def test_a_batch_in_parts_takes_the_same_steps() -> None:
+    def halves(start: int) -> Iterator[Batch]:
+        for batch in batches(start // 2):
+            for rows in (slice(0, 1), slice(1, 2)):
+                yield Batch(**{f.name: getattr(batch, f.name)[rows] for f in fields(Batch)})
+
+    whole, parts = make_state(), make_state()
+    first = fit(whole, Regression(whole), batches, SETTINGS, steps=6, device=CPU)
+    second = fit(parts, Regression(parts), halves, SETTINGS.model_copy(update={"accumulate": 2}), steps=6, device=CPU)
+    assert (second.steps, second.images) == (first.steps, first.images) == (6, 12)
+    assert second.curve == [(step, pytest.approx(loss, rel=1e-5)) for step, loss in first.curve]
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-5) for name in whole)
+
+
+def test_training_stops_early_with_its_best_weights() -> None:
+    seen: dict[int, State] = {}
+    state = make_state()
+
+    def keep(step: int, loss: float) -> None:
+        seen[step] = {name: tensor.detach().clone() for name, tensor in state.items()}
+
+    scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    report = fit(
+        state, Regression(state), batches, SETTINGS, steps=50, device=CPU, on_step=keep, watch=Watch(lambda _: next(scores), 5, 2)
+    )  # fmt: skip
+    assert report.stopped_early and report.steps == 20  # the score of step 20 is no better than that of step 10
+    assert report.scores == [(5, 0.1), (10, 0.3), (15, 0.2), (20, 0.3)]
+    assert all(torch.equal(state[name], seen[10][name]) for name in state)
+
+
+def test_frozen_norms_are_not_trained() -> None:
+    state = {
+        "a.norm.weight": torch.ones(2),
+        "a.norm.bias": torch.ones(2),
+        "a.norm.running_mean": torch.ones(2),
+        "a.conv.bias": torch.ones(2),
+    }
+    assert [t is state["a.conv.bias"] for t in trainable(state, norms=False)] == [True]
+    assert len(trainable(state)) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision(precision: str) -> None:
+    found = []
+
+    def loss_of(batch: Batch, step: int) -> Iterator[LossTerms]:
+        product = batch.images.mean((2, 3)) @ state["weight"].T
+        found.append(product.dtype)
+        yield {"product": product.square().mean()}
+
+    state = make_state()
+    fit(state, loss_of, batches, SETTINGS.model_copy(update={"precision": precision}), steps=2, device=CPU)
+    assert found == [torch.bfloat16 if precision == "bf16" else torch.float32] * 2
+    assert state["weight"].dtype == torch.float32
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted() -> None:
@@ -110,6 +192,23 @@ def test_schedule_warms_up_and_decays_to_the_floor() -> None:
     assert max(rates) == pytest.approx(1.0) and rates.index(max(rates)) == 10
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
     assert 0.01 < rates[-1] < 0.02
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_named_schedules_step_down_twice(name: str) -> None:
+    settings = TrainSettings(**schedule_named(name))
+    epochs = int(settings.epochs)
+    rates = [learning_rate(step, epochs * 100, settings) for step in range(epochs * 100)]
+    first, second = (800, 1100) if epochs == 12 else (1600, 2200)
+    assert rates[int(settings.warmup * len(rates)) + 1] == 0.02
+    assert rates[first - 1] == 0.02 and rates[first] == pytest.approx(0.002) and rates[second - 1] == pytest.approx(0.002)
+    assert rates[second] == rates[-1] == pytest.approx(0.0002)
+    assert (min(settings.scales) < 1) == name.endswith("+ms") and max(settings.scales) == 1
+
+
+def test_unknown_schedule() -> None:
+    with pytest.raises(ConfigError, match=r"unknown schedule '3x'; known: 1x, 1x\+ms, 2x, 2x\+ms"):
+        schedule_named("3x")
 
 
 def test_steps_of_epochs() -> None:
