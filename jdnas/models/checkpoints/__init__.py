@@ -74,10 +74,10 @@ def import_archive(archive: Archive, *, config: Path | None = None, norm_eps: fl
         raise CheckpointError(f"{path} is a {layout.name}, but {error}") from error
     tensors, notes = fold(converted.tensors, converted.origin, spec)
     state, fresh = _completed(tensors, spec, path, layout.name, seed)
-    report = ImportReport(
-        str(path), layout.name, spec, len(tensors), converted.dropped, tuple(fresh), tuple(notes), converted.origin.assumed
-    )  # fmt: skip
-    return Imported(spec, state, frozenset(fresh), _class_names(converted, spec), converted.origin.size_hw, report)
+    classes, guess = _class_names(converted, spec)
+    assumed = (*converted.origin.assumed, *guess)
+    report = ImportReport(str(path), layout.name, spec, len(tensors), converted.dropped, tuple(fresh), tuple(notes), assumed)
+    return Imported(spec, state, frozenset(fresh), classes, converted.origin.size_hw, report)
 
 
 def _completed(
@@ -108,13 +108,14 @@ def _completed(
     return {name: tensors[name] if name in tensors else state[name] for name in shapes}, fresh
 
 
-def _class_names(converted: Converted, spec: DetectorSpec) -> tuple[str, ...]:
-    names: tuple[str, ...] = converted.origin.classes
-    if len(names) == spec.num_classes:
-        return names
+def _class_names(converted: Converted, spec: DetectorSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the class names, and a line where they are guessed; none where neither the file nor their number tells them."""
+    if len(converted.origin.classes) == spec.num_classes:
+        return converted.origin.classes, ()
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
     coco: tuple[Any, ...] = tuple(FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:])
     used = tuple(name for name in coco if name != "N/A")
     is_detector = any(name.startswith("box_head.") for name in converted.tensors)
-    return next((names for names in (used, coco) if is_detector and len(names) == spec.num_classes), ())
+    found = next((names for names in (used, coco) if is_detector and len(names) == spec.num_classes), ())
+    return found, ((f"the names of COCO's {len(found)} classes",) if found else ())

@@ -27,17 +27,16 @@ class ImportReport:
         """Return the report, the most important line first."""
         spec = self.spec
         depths = "-".join(map(str, spec.depths))
-        lines = [
-            f"{self.file}: {self.origin}, {spec.family} {depths}, neck {spec.neck}, {spec.num_classes} classes; {self.mapped} entries read"
-        ]
-        lines += [f"  left out: {text}" for text in _grouped(self.dropped)]
-        lines += [f"  new, to be trained: {text}" for text in _grouped(self.fresh)]
+        heads = "the backbone alone" if self.fresh else f"neck {spec.neck}, {spec.num_classes} classes"
+        lines = [f"{self.file}: {self.origin}, {spec.family} {depths}, {heads}; {self.mapped} entries read"]
+        lines += [f"  left out: {_grouped(self.dropped, 2)}"] if self.dropped else []
+        lines += [f"  new, to be trained: {_grouped(self.fresh, 1)}"] if self.fresh else []
         lines += [f"  converted: {text}" for text in self.converted]
         lines += [f"  assumed: {text}" for text in self.assumed]
         return lines
 
 
-def _grouped(names: Iterable[str]) -> list[str]:
-    """Count names by their first two parts."""
-    counts = Counter(".".join(name.split(".")[:2]) for name in names)
-    return [f"{name} ({count} entries)" for name, count in counts.items()]
+def _grouped(names: Iterable[str], parts: int) -> str:
+    """Count names by their first parts, but never by their last."""
+    counts = Counter(".".join(name.split(".")[:-1][:parts]) or name for name in names)
+    return ", ".join(f"{name} ({count} {'entry' if count == 1 else 'entries'})" for name, count in counts.items())
