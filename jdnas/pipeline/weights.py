@@ -84,7 +84,10 @@ def import_weights(path: Path, out: Path, *, config: Path | None, norm_eps: floa
     size_hw = {} if read.size_hw is None else {"size_hw": list(read.size_hw)}
     classes = {"classes": list(read.classes)} if read.classes else {}
     save_detector(stem, read.spec, read.state, {"origin": read.lines[0], "fresh": sorted(read.fresh), **size_hw, **classes})
-    return [*read.lines, f"{stem.with_suffix('.safetensors')} written" + ("" if read.has_heads else "; it has no detection heads yet: train it")]
+    return [
+        *read.lines,
+        f"{stem.with_suffix('.safetensors')} written" + ("" if read.has_heads else "; it has no detection heads yet: train it"),
+    ]
 
 
 def write_for_torchvision(read: WeightFile, out: Path) -> str:

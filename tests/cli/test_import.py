@@ -71,7 +71,11 @@ def test_training_starts_from_it_with_other_classes(jdnas) -> None:
 def test_a_backbone_alone_detects_nothing(jdnas) -> None:
     torch.save({n: t for n, t in layouts.trained(layouts.resnet("", (1, 1, 1, 1), 8)).items()}, "backbone.pth")
     answer = jdnas("import", "backbone.pth", "--out", "base")
-    assert "the backbone alone; " in answer.out and "new, to be trained: fpn (16 entries), rpn (6 entries)" in answer.out and "it has no detection heads yet: train it" in answer.out
+    assert (
+        "the backbone alone; " in answer.out
+        and "new, to be trained: fpn (16 entries), rpn (6 entries)" in answer.out
+        and "it has no detection heads yet: train it" in answer.out
+    )
     for name in ("backbone.pth", "base.safetensors"):
         assert "holds a backbone without detection heads; train it first" in jdnas("export", name, "--out", "a.onnx").error
         assert not Path("a.onnx").exists()

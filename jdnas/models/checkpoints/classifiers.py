@@ -1,18 +1,17 @@
-"""Classification backbones: ResNets of torchvision and timm, EfficientNet-Lite of efficientnet-pytorch."""
+"""Classification backbones: ResNets of torchvision and timm, MobileNets of torchvision, EfficientNet-Lite of efficientnet-pytorch."""
 
 from collections.abc import Mapping
-from itertools import groupby
 
 from torch import Tensor
 
 from jdnas.errors import CheckpointError
+from jdnas.models.checkpoints.mobile import mobilenet_names, stages_by_width
 from jdnas.models.checkpoints.names import resnet_rules, translate
 from jdnas.models.checkpoints.origin import Converted, Origin
 from jdnas.models.checkpoints.reading import Archive
 from jdnas.models.weights import shapes_of
 from jdnas.spec import DetectorSpec
 
-RESNET, LITE = "ResNet classifier (torchvision or timm)", "EfficientNet-Lite classifier"
 _RESNET_RULES = resnet_rules("(?:backbone\\.)?")  # mmpretrain's files have the prefix
 _LITE_LAYERS = {
     "_expand_conv": "expand.conv",
@@ -33,7 +32,21 @@ def matches_resnet(names: Mapping[str, Tensor]) -> bool:
 def convert_resnet(archive: Archive, config: Mapping[str, object] | None, norm_eps: float | None) -> Converted:
     """Translate names; the classifier has no counterpart."""
     tensors, dropped, unknown = translate(archive.tensors, _RESNET_RULES, ("fc.", "head.", "data_preprocessor."))
-    return Converted(Origin(RESNET, norm_eps=norm_eps), tensors, tuple(dropped), tuple(unknown))
+    return Converted(Origin("a ResNet classifier", norm_eps=norm_eps), tensors, tuple(dropped), tuple(unknown))
+
+
+def matches_mobilenet(names: Mapping[str, Tensor]) -> bool:
+    """Tell whether these are entries of torchvision's MobileNetV2 or V3."""
+    return "features.0.0.weight" in names and any(f"features.1.{kind}.0.0.weight" in names for kind in ("conv", "block"))
+
+
+def convert_mobilenet(archive: Archive, config: Mapping[str, object] | None, norm_eps: float | None) -> Converted:
+    """Translate names; MobileNetV3's last convolution is the detector's tail, MobileNetV2's belongs to its classifier."""
+    third = "features.1.block.0.0.weight" in archive.tensors
+    tensors, left = mobilenet_names(archive.tensors, "features.", with_tail=third)
+    dropped = [name for name in left if name.startswith(("classifier.", "features."))]
+    origin = Origin("a MobileNet classifier", family="mobilenet_v3" if third else "mobilenet_v2", norm_eps=norm_eps)
+    return Converted(origin, tensors, tuple(dropped), tuple(name for name in left if name not in dropped))
 
 
 def matches_lite(names: Mapping[str, Tensor]) -> bool:
@@ -46,13 +59,13 @@ def convert_lite(archive: Archive, config: Mapping[str, object] | None, norm_eps
     widths: list[int] = []
     while (project := archive.tensors.get(f"_blocks.{len(widths)}._project_conv.weight")) is not None:
         widths.append(len(project))
-    tensors, unknown = _lite_names(archive.tensors, [len(list(run)) for _, run in groupby(widths)])
+    tensors, unknown = _lite_names(archive.tensors, stages_by_width(widths))
     dropped = [name for name in unknown if name.startswith(("_conv_head.", "_bn1.", "_fc."))]
-    return Converted(Origin(LITE, norm_eps=norm_eps), tensors, tuple(dropped), tuple(name for name in unknown if name not in dropped))
+    origin = Origin("an EfficientNet-Lite classifier", family="efficientnet_lite", norm_eps=norm_eps)
+    return Converted(origin, tensors, tuple(dropped), tuple(name for name in unknown if name not in dropped))
 
 
-def _lite_names(state: Mapping[str, Tensor], depths: list[int]) -> tuple[dict[str, Tensor], list[str]]:
-    places = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
+def _lite_names(state: Mapping[str, Tensor], places: list[tuple[int, int]]) -> tuple[dict[str, Tensor], list[str]]:
     ours: dict[str, Tensor] = {}
     unknown = []
     for name, tensor in state.items():
@@ -73,7 +86,7 @@ def state_from_efficientnet_lite(state: Mapping[str, Tensor], spec: DetectorSpec
     Raises:
         CheckpointError: a backbone entry is missing or has another shape than `spec` asks for.
     """
-    ours, _ = _lite_names(state, list(spec.depths))
+    ours, _ = _lite_names(state, [(stage, block) for stage, depth in enumerate(spec.depths) for block in range(depth)])
     expected = {name: shape for name, shape in shapes_of(spec).items() if name.startswith("backbone.")}
     wrong = [name for name, shape in expected.items() if name not in ours or ours[name].shape != shape]
     if wrong:

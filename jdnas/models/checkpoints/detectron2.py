@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from jdnas.errors import CheckpointError
-from jdnas.models.checkpoints.names import rules, translate
+from jdnas.models.checkpoints.names import rules, translate, with_neck_norm
 from jdnas.models.checkpoints.origin import ROI_BOX_WEIGHTS, RPN_BOX_WEIGHTS, Converted, InputFormat, Origin, background_first
 from jdnas.models.checkpoints.python_config import find
 from jdnas.models.checkpoints.reading import Archive
@@ -23,11 +23,16 @@ RULES = rules(
     (_BLOCK + r"conv(\d)_offset\.(\w+)", r"backbone.stages.<\1-2>.\2.conv\3.conv.offset.\4"),
     (_BLOCK + r"shortcut\.(weight)", r"backbone.stages.<\1-2>.\2.shortcut.conv.\3"),
     (_BLOCK + r"shortcut\.norm\.(\w+)", r"backbone.stages.<\1-2>.\2.shortcut.norm.\3"),
+    (r"backbone\.fpn_lateral(\d)\.norm\.(\w+)", r"fpn.lateral.<\1-2>.norm.\2"),
+    (r"backbone\.fpn_output(\d)\.norm\.(\w+)", r"fpn.output.<\1-2>.norm.\2"),
     (r"backbone\.fpn_lateral(\d)\.(\w+)", r"fpn.lateral.<\1-2>.\2"),
     (r"backbone\.fpn_output(\d)\.(\w+)", r"fpn.output.<\1-2>.\2"),
-    (r"proposal_generator\.rpn_head\.conv\.(\w+)", r"rpn.conv.\1"),
+    (r"proposal_generator\.rpn_head\.conv\.(?:conv0\.)?(\w+)", r"rpn.conv.\1"),
+    (r"proposal_generator\.rpn_head\.conv\.conv(\d)\.(\w+)", r"rpn.deeper.<\1-1>.\2"),
     (r"proposal_generator\.rpn_head\.objectness_logits\.(\w+)", r"rpn.objectness.\1"),
     (r"proposal_generator\.rpn_head\.anchor_deltas\.(\w+)", r"rpn.deltas.\1"),
+    (r"roi_heads\.box_head\.conv(\d)\.(weight)", r"box_head.convs.<\1-1>.conv.\2"),
+    (r"roi_heads\.box_head\.conv(\d)\.norm\.(\w+)", r"box_head.convs.<\1-1>.norm.\2"),
     (r"roi_heads\.box_head\.fc1\.(\w+)", r"box_head.fc6.\1"),
     (r"roi_heads\.box_head\.fc2\.(\w+)", r"box_head.fc7.\1"),
     (r"roi_heads\.box_predictor\.cls_score\.(\w+)", r"box_head.class_logits.\1"),
@@ -47,6 +52,7 @@ def matches(names: Mapping[str, Tensor]) -> bool:
 def convert(archive: Archive, config: Mapping[str, Any] | None, norm_eps: float | None) -> Converted:
     """Translate names, put the background first, and take conventions from `config` or, without one, from the model zoo's habits."""
     tensors, dropped, unknown = translate(archive.tensors, RULES, _OTHER_TASKS)
+    tensors = with_neck_norm(tensors)
     origin = _usual(archive.tensors) if config is None else _configured(config)
     sizes = _anchor_sizes(archive.tensors)
     if sizes is not None:

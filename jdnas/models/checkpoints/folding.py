@@ -17,7 +17,7 @@ def fold(tensors: dict[str, Tensor], origin: Origin, spec: DetectorSpec) -> tupl
     if origin.image is not None:
         notes += _fold_image(tensors, origin.image, traits)
     if origin.norm_eps is not None and origin.norm_eps != traits.norm_eps:
-        _fold_eps(tensors, origin.norm_eps, traits.norm_eps)
+        tensors = with_eps(tensors, theirs=origin.norm_eps, ours=traits.norm_eps)
         notes.append(f"batch norm epsilon {origin.norm_eps:g} made {traits.norm_eps:g} by scaling gammas")
     notes += _fold_deltas(tensors, origin)
     return tensors, notes
@@ -46,10 +46,18 @@ def _fold_image(tensors: dict[str, Tensor], image: InputFormat, traits: FamilyTr
     return notes
 
 
-def _fold_eps(tensors: dict[str, Tensor], theirs: float, ours: float) -> None:
-    for name in [name for name in tensors if name.endswith(".running_var")]:
+def with_eps(tensors: dict[str, Tensor], *, theirs: float, ours: float) -> dict[str, Tensor]:
+    """Return tensors whose backbone norms compute with epsilon `ours` what they computed with `theirs`.
+
+    Those of necks and heads have PyTorch's default in every project.
+    """
+    changed = dict(tensors)
+    if theirs == ours:
+        return changed
+    for name in [name for name in tensors if name.startswith("backbone.") and name.endswith(".running_var")]:
         gamma, variance = name.replace("running_var", "weight"), tensors[name].double()
-        tensors[gamma] = (tensors[gamma].double() * ((variance + ours) / (variance + theirs).clamp(min=1e-30)).sqrt()).float()
+        changed[gamma] = (tensors[gamma].double() * ((variance + ours) / (variance + theirs).clamp(min=1e-30)).sqrt()).float()
+    return changed
 
 
 def _fold_deltas(tensors: dict[str, Tensor], origin: Origin) -> list[str]:

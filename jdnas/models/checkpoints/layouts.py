@@ -28,6 +28,7 @@ LAYOUTS = (
     Layout("detectron2 Faster R-CNN", detectron2.matches, detectron2.convert, takes_config=True),
     Layout("mmdetection Faster R-CNN", mmdetection.matches, mmdetection.convert, takes_config=True),
     Layout("ResNet classifier", classifiers.matches_resnet, classifiers.convert_resnet),
+    Layout("MobileNet classifier", classifiers.matches_mobilenet, classifiers.convert_mobilenet),
     Layout("EfficientNet-Lite classifier", classifiers.matches_lite, classifiers.convert_lite),
 )
 # What else people have: a part of an entry's name, and what it is the mark of.

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from jdnas.errors import CheckpointError
-from jdnas.models.checkpoints.names import resnet_rules, rules, translate
+from jdnas.models.checkpoints.names import resnet_rules, rules, translate, with_neck_norm
 from jdnas.models.checkpoints.origin import (
     ROI_BOX_WEIGHTS,
     RPN_BOX_WEIGHTS,
@@ -27,7 +27,12 @@ RULES = (
     *rules(
         (r"neck\.lateral_convs\.(\d)\.conv\.(\w+)", r"fpn.lateral.\1.\2"),
         (r"neck\.fpn_convs\.(\d)\.conv\.(\w+)", r"fpn.output.\1.\2"),
-        (r"rpn_head\.rpn_conv\.(\w+)", r"rpn.conv.\1"),
+        (r"neck\.lateral_convs\.(\d)\.bn\.(\w+)", r"fpn.lateral.\1.norm.\2"),
+        (r"neck\.fpn_convs\.(\d)\.bn\.(\w+)", r"fpn.output.\1.norm.\2"),
+        (r"rpn_head\.rpn_conv\.(?:0\.conv\.)?(\w+)", r"rpn.conv.\1"),
+        (r"rpn_head\.rpn_conv\.(\d)\.conv\.(\w+)", r"rpn.deeper.<\1-1>.\2"),
+        (r"roi_head\.bbox_head\.shared_convs\.(\d)\.conv\.(\w+)", r"box_head.convs.\1.conv.\2"),
+        (r"roi_head\.bbox_head\.shared_convs\.(\d)\.bn\.(\w+)", r"box_head.convs.\1.norm.\2"),
         (r"rpn_head\.rpn_cls\.(\w+)", r"rpn.objectness.\1"),
         (r"rpn_head\.rpn_reg\.(\w+)", r"rpn.deltas.\1"),
         (r"roi_head\.bbox_head\.shared_fcs\.0\.(\w+)", r"box_head.fc6.\1"),
@@ -56,6 +61,7 @@ def convert(archive: Archive, config: Mapping[str, Any] | None, norm_eps: float 
             "mmdetection's tools/model_converters/upgrade_model_version.py"
         )
     tensors, dropped, unknown = translate(archive.tensors, RULES, _OTHER_TASKS)
+    tensors = with_neck_norm(tensors)
     settings = dict(config) if config is not None else settings_of(archive.meta)
     origin = _origin(settings) if "model" in settings else Origin(NAME, head=HEAD, size_hw=(800, 1344), assumed=(_NO_SETTINGS,))
     origin = replace(origin, classes=_classes(archive.meta), norm_eps=norm_eps)

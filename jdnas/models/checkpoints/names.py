@@ -38,6 +38,13 @@ def translate(tensors: Mapping[str, Tensor], table: Rules, drop: Iterable[str]) 
     return ours, dropped, unknown
 
 
+def with_neck_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with the FPN's convolutions named as they are beside batch normalization, where the FPN has some."""
+    if not any(name.startswith("fpn.lateral.0.norm.") for name in tensors):
+        return tensors
+    return {re.sub(r"^(fpn\.(?:lateral|output)\.\d+)\.(weight|bias)$", r"\1.conv.\2", name): tensor for name, tensor in tensors.items()}
+
+
 def resnet_rules(prefix: str) -> Rules:
     """Return the table of a ResNet in torchvision's layout, which mmdetection and timm share, whose names begin with `prefix`."""
     block = prefix + r"layer(\d)\.(\d+)\."

@@ -33,12 +33,13 @@ class InputFormat:
 class Origin:
     """How a project's detector computes, beyond its weights.
 
-    `head`: constants and conventions; its widths are read from the tensors. `image`: None for what our family reads anyway.
-    `norm_eps`: None for the family's. `rpn_box_weights`, `roi_box_weights` (one per box head): factors of the box deltas
-    (x, y, width, height). `assumed`: what the file does not say.
+    `family`: where blocks do not tell it. `head`: constants and conventions; its widths are read from the tensors. `image`: None for
+    what our family reads anyway. `norm_eps`: of the backbone, None for the family's. `rpn_box_weights`, `roi_box_weights` (one per box
+    head): factors of the box deltas (x, y, width, height). `assumed`: what the file does not say.
     """
 
     project: str
+    family: str | None = None
     head: Head = field(default_factory=Head)
     stride_in_1x1: bool = False
     image: InputFormat | None = None

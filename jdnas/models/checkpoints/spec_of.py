@@ -6,11 +6,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from jdnas.errors import CheckpointError
+from jdnas.errors import CheckpointError, ConfigError
+from jdnas.families import FAMILIES
 from jdnas.models.checkpoints.origin import Converted
 from jdnas.spec import DetectorSpec, Head, Stage
 
 _BLOCK = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.(.+)")
+_BOX_CONV = re.compile(r"box_head\.convs\.\d+\.conv\.weight")
+_OFFSET, _SHIFTS, _SCALES = "conv2.conv.offset.weight", 18, 9
 DEFAULT_NECK = 256
 
 Blocks = list[list[dict[str, Tensor]]]  # by stage and position: tensors by their names within the block
@@ -23,17 +26,28 @@ def infer_spec(converted: Converted, *, num_classes: int) -> DetectorSpec:
     """
     tensors, origin = converted.tensors, converted.origin
     blocks = _blocks(tensors)
-    family = _family(blocks)
-    logits, neck = tensors.get("box_head.class_logits.weight"), tensors.get("fpn.lateral.0.weight")
-    return DetectorSpec(
-        family,
-        stem=len(tensors["backbone.stem.conv.weight"]),
-        stages=tuple(_stage(stage) for stage in blocks),
-        num_classes=num_classes if logits is None else len(logits) - 1,
-        neck=DEFAULT_NECK if neck is None else len(neck),
-        head=_head(tensors, origin.head),
-        stride_in_1x1=origin.stride_in_1x1 and family != "resnet_basic",
-    )
+    family = origin.family or _family(blocks)
+    deformable, modulated = _deformation(blocks)
+    try:
+        return DetectorSpec(
+            family,
+            stem=len(tensors["backbone.stem.conv.weight"]),
+            stages=tuple(_stage(stage) for stage in blocks),
+            num_classes=_rows(tensors, "box_head.class_logits.weight", num_classes + 1) - 1,
+            neck=_rows(tensors, "fpn.lateral.0.weight", _rows(tensors, "fpn.lateral.0.conv.weight", DEFAULT_NECK)),
+            head=_head(tensors, origin.head),
+            stride_in_1x1=origin.stride_in_1x1 and family != "resnet_basic",
+            tail=_rows(tensors, "backbone.tail.conv.weight", 0),
+            neck_norm="fpn.lateral.0.norm.weight" in tensors,
+            deformable=deformable,
+            modulated=modulated,
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"its shapes are those of no detector here: {error}") from error
+
+
+def _rows(tensors: Mapping[str, Tensor], name: str, default: int) -> int:
+    return len(tensors[name]) if name in tensors else default
 
 
 def _blocks(tensors: Mapping[str, Tensor]) -> Blocks:
@@ -53,29 +67,44 @@ def _blocks(tensors: Mapping[str, Tensor]) -> Blocks:
 def _family(blocks: Blocks) -> str:
     first = blocks[0][0]
     if "depthwise.conv.weight" in first:
-        return "efficientnet_lite"
+        return "mobilenet_v3" if any("squeeze.reduce.weight" in block for stage in blocks for block in stage) else "mobilenet_v2"
     if "conv3.conv.weight" not in first:
         return "resnet_basic"
-    inner, reads = len(first["conv1.conv.weight"]), first["conv2.conv.weight"].shape[1]
-    if reads != inner:
-        raise CheckpointError(
-            f"its 3x3 convolutions work on groups of {reads} of {inner} channels (ResNeXt), which this version cannot read"
-        )
-    return "resnet_bottleneck"
+    middles = [stage[0]["conv2.conv.weight"] for stage in blocks]
+    groups = tuple(0 if m.shape[1] == len(m) else m.shape[1] for m in middles)
+    known = {traits.group_widths: name for name, traits in FAMILIES.items() if traits.block == "bottleneck"}
+    if groups not in known:
+        raise CheckpointError(f"its 3x3 convolutions work on groups of {groups} channels, which no family has; known: {sorted(known)}")
+    return known[groups]
+
+
+def _deformation(blocks: Blocks) -> tuple[tuple[int, ...], bool]:
+    """Return the stages with deformable convolutions, and whether those scale their samples."""
+    offsets = {index: stage[0][_OFFSET] for index, stage in enumerate(blocks) if _OFFSET in stage[0]}
+    rows = {len(offset) for offset in offsets.values()}
+    if not rows <= {_SHIFTS} and not rows <= {_SHIFTS + _SCALES}:
+        raise CheckpointError(f"its deformable convolutions predict {sorted(rows)} values; 18 (shifts) or 27 (with scales) can be read")
+    return tuple(offsets), rows == {_SHIFTS + _SCALES}
 
 
 def _stage(stage: list[dict[str, Tensor]]) -> Stage:
     last = next(name for name in ("project.conv.weight", "conv3.conv.weight", "conv2.conv.weight") if name in stage[0])
     inner = "depthwise.conv.weight" if last == "project.conv.weight" else "conv1.conv.weight"
-    return Stage(len(stage[0][last]), tuple(len(block[inner]) for block in stage))
+    squeeze = "squeeze.reduce.weight"
+    return Stage(len(stage[0][last]), tuple(len(block[inner]) for block in stage), tuple(len(b[squeeze]) for b in stage if squeeze in b))
 
 
 def _head(tensors: Mapping[str, Tensor], head: Head) -> Head:
-    rpn, box, anchors = (tensors.get(name) for name in ("rpn.conv.weight", "box_head.fc6.weight", "rpn.objectness.weight"))
-    if anchors is not None and len(anchors) != len(head.anchor_ratios):
-        raise CheckpointError(f"it has {len(anchors)} anchors at each position where {len(head.anchor_ratios)} were expected")
+    anchors = _rows(tensors, "rpn.objectness.weight", head.anchors)
+    if anchors != head.anchors:
+        raise CheckpointError(f"it has {anchors} anchors at each position where {head.anchors} were expected")
+    convs = [tensors[name] for name in sorted(name for name in tensors if _BOX_CONV.fullmatch(name))]
+    has_box_head = "box_head.fc6.weight" in tensors
     return replace(
         head,
-        rpn_width=head.rpn_width if rpn is None else len(rpn),
-        width=head.width if box is None else len(box),
+        rpn_width=_rows(tensors, "rpn.conv.weight", head.rpn_width),
+        rpn_convs=1 + sum(name.startswith("rpn.deeper.") and name.endswith(".weight") for name in tensors),
+        width=_rows(tensors, "box_head.fc6.weight", head.width),
+        convs=tuple(len(conv) for conv in convs),
+        fcs=1 if has_box_head and "box_head.fc7.weight" not in tensors else head.fcs,
     )

@@ -6,29 +6,40 @@ import torch
 from torch import Tensor
 
 from jdnas.errors import CheckpointError
-from jdnas.models.checkpoints.names import resnet_rules, rules, translate
+from jdnas.models.checkpoints.mobile import mobilenet_names
+from jdnas.models.checkpoints.names import resnet_rules, rules, translate, with_neck_norm
 from jdnas.models.checkpoints.origin import Converted, Origin
 from jdnas.models.checkpoints.reading import Archive
 from jdnas.models.weights import shapes_of
-from jdnas.spec import DetectorSpec
+from jdnas.spec import DetectorSpec, Head
 
 NAME = "torchvision"
-# Older files lack the inner `.0` of FPN and RPN convolutions.
+# Older files lack the inner `.0` of FPN and RPN convolutions; those of _v2 models have a norm at `.1`.
 RULES = (
     *resnet_rules(r"backbone\.body\."),
     *rules(
+        (r"backbone\.fpn\.inner_blocks\.(\d)\.1\.(\w+)", r"fpn.lateral.\1.norm.\2"),
+        (r"backbone\.fpn\.layer_blocks\.(\d)\.1\.(\w+)", r"fpn.output.\1.norm.\2"),
         (r"backbone\.fpn\.inner_blocks\.(\d)\.(?:0\.)?(\w+)", r"fpn.lateral.\1.\2"),
         (r"backbone\.fpn\.layer_blocks\.(\d)\.(?:0\.)?(\w+)", r"fpn.output.\1.\2"),
         (r"rpn\.head\.conv\.(?:0\.0\.)?(\w+)", r"rpn.conv.\1"),
+        (r"rpn\.head\.conv\.(\d)\.0\.(\w+)", r"rpn.deeper.<\1-1>.\2"),
         (r"rpn\.head\.cls_logits\.(\w+)", r"rpn.objectness.\1"),
         (r"rpn\.head\.bbox_pred\.(\w+)", r"rpn.deltas.\1"),
         (r"roi_heads\.box_head\.(fc[67])\.(\w+)", r"box_head.\1.\2"),
+        (r"roi_heads\.box_head\.(\d)\.0\.(\w+)", r"box_head.convs.\1.conv.\2"),
+        (r"roi_heads\.box_head\.(\d)\.1\.(\w+)", r"box_head.convs.\1.norm.\2"),
+        (r"roi_heads\.box_head\.\d+\.(weight|bias)", r"box_head.fc6.\1"),
         (r"roi_heads\.box_predictor\.cls_score\.(\w+)", r"box_head.class_logits.\1"),
         (r"roi_heads\.box_predictor\.bbox_pred\.(\w+)", r"box_head.box_deltas.\1"),
     ),
 )
 _OTHER_TASKS = ("roi_heads.mask_", "roi_heads.keypoint_")
 _COCO = 91  # classes of the published weights, background and gaps included
+_BODY = "backbone.body."
+# fasterrcnn_mobilenet_v3_large_fpn: a pyramid of the last stage's first block, its tail, and a pooled level; all sizes on each.
+MOBILE_HEAD = Head(strides=(32, 32, 64), anchor_sizes=(32, 32, 32), anchor_scales=(1.0, 2.0, 4.0, 8.0, 16.0), rpn_score_threshold=0.05)
+MOBILE_EPS = 1e-5  # torchvision builds the detector's MobileNetV3 with PyTorch's default, unlike the classifier's
 
 
 def matches(names: Mapping[str, Tensor]) -> bool:
@@ -40,15 +51,23 @@ def matches(names: Mapping[str, Tensor]) -> bool:
 
 def convert(archive: Archive, config: Mapping[str, object] | None, norm_eps: float | None) -> Converted:
     """Translate names; nothing else differs, since our conventions are torchvision's."""
-    tensors, dropped, unknown = translate(archive.tensors, RULES, _OTHER_TASKS)
+    found, head = dict(archive.tensors), Head()
     assumed: tuple[str, ...] = ()
+    body: dict[str, Tensor] = {}
+    if f"{_BODY}0.0.weight" in found:
+        body, left = mobilenet_names(found, _BODY, with_tail=True)
+        found = {name: found[name] for name in left}
+        head, norm_eps = MOBILE_HEAD, MOBILE_EPS if norm_eps is None else norm_eps
+        assumed = ("proposals scored below 0.05 are left out, as in torchvision's fasterrcnn_mobilenet_v3_large_fpn",)
+    tensors, dropped, unknown = translate(found, RULES, _OTHER_TASKS)
+    tensors = with_neck_norm(body | tensors)
     if norm_eps is None and _is_published_resnet50(archive.tensors):
         norm_eps = 0.0
         assumed = (
             "batch norm epsilon 0, which torchvision sets for its published ResNet-50 detector (say otherwise with --norm-eps 1e-5)",
         )
-    size_hw = (800, 1344)
-    return Converted(Origin(NAME, norm_eps=norm_eps, size_hw=size_hw, assumed=assumed), tensors, tuple(dropped), tuple(unknown))
+    origin = Origin(NAME, head=head, norm_eps=norm_eps, size_hw=(800, 1344), assumed=assumed)
+    return Converted(origin, tensors, tuple(dropped), tuple(unknown))
 
 
 def _is_published_resnet50(tensors: Mapping[str, Tensor]) -> bool:
@@ -64,6 +83,7 @@ def state_from_torchvision(state: Mapping[str, Tensor], spec: DetectorSpec) -> d
         CheckpointError: an entry has no counterpart, is missing or has another shape than `spec` asks for.
     """
     tensors, dropped, unknown = translate(state, RULES, ())
+    tensors = with_neck_norm(tensors)
     expected = shapes_of(spec)
     for name in expected:
         if name.endswith("num_batches_tracked"):  # frozen batch normalization has none

@@ -11,7 +11,7 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 R50 = (3, 4, 6, 3)
 FULL = 64
 # Variances of weights times their inputs: small deltas, scores that differ, a pyramid of about unit scale.
-GAINS = (("lateral", 0.01), ("cls", 4.0), ("objectness", 4.0), ("reg", 0.2), ("bbox_pred", 0.2), ("deltas", 0.2))
+GAINS = (("offset", 0.2), ("lateral", 0.01), ("cls", 4.0), ("objectness", 4.0), ("reg", 0.2), ("bbox_pred", 0.2), ("deltas", 0.2))
 
 
 def norm(name: str, width: int, *, counter: bool = True) -> Shapes:
@@ -26,8 +26,14 @@ def plain(name: str, *shape: int) -> Shapes:
     yield f"{name}.bias", shape[:1]
 
 
-def resnet(prefix: str, depths: tuple[int, ...], width: int, *, groups: int = 1, group_width: int | None = None) -> Shapes:
-    """Bottleneck ResNet of torchvision, timm and mmdetection: conv1, bn1, layer1.0.conv1, ..., downsample.0, downsample.1."""
+def resnet(
+    prefix: str, depths: tuple[int, ...], width: int, *, groups: int = 1, group_width: int | None = None, deformable: tuple[int, ...] = (),
+    offsets: int = 27,
+) -> Shapes:  # fmt: skip
+    """Bottleneck ResNet of torchvision, timm and mmdetection: conv1, bn1, layer1.0.conv1, ..., downsample.0, downsample.1.
+
+    With mmdetection's `dcn`, the 3x3 convolutions of some stages have conv_offset inside.
+    """
     yield f"{prefix}conv1.weight", (width, 3, 7, 7)
     yield from norm(f"{prefix}bn1", width)
     reads = width
@@ -39,15 +45,20 @@ def resnet(prefix: str, depths: tuple[int, ...], width: int, *, groups: int = 1,
             for index, shape in enumerate(((inner, reads, 1, 1), (inner, inner // groups, 3, 3), (out, inner, 1, 1)), start=1):
                 yield f"{name}.conv{index}.weight", shape
                 yield from norm(f"{name}.bn{index}", shape[0])
+            if stage in deformable:
+                yield from plain(f"{name}.conv2.conv_offset", offsets, inner, 3, 3)
             if block == 0:
                 yield f"{name}.downsample.0.weight", (out, reads, 1, 1)
                 yield from norm(f"{name}.downsample.1", out)
             reads = out
 
 
-def mmdetection(depths: tuple[int, ...] = R50, *, width: int = FULL, neck: int = 256, fc: int = 1024, classes: int = 80) -> Shapes:
-    """mmdet/models: ResNet, FPN (num_outs=5, no extra convolutions), RPNHead, Shared2FCBBoxHead."""
-    yield from resnet("backbone.", depths, width)
+def mmdetection(
+    depths: tuple[int, ...] = R50, *, width: int = FULL, neck: int = 256, fc: int = 1024, classes: int = 80, groups: int = 1,
+    group_width: int | None = None, deformable: tuple[int, ...] = (), offsets: int = 27,
+) -> Shapes:  # fmt: skip
+    """mmdet/models: ResNet or ResNeXt, FPN (num_outs=5, no extra convolutions), RPNHead, Shared2FCBBoxHead."""
+    yield from resnet("backbone.", depths, width, groups=groups, group_width=group_width, deformable=deformable, offsets=offsets)
     for level in range(4):
         yield from plain(f"neck.lateral_convs.{level}.conv", neck, 4 * width * 2**level, 1, 1)
         yield from plain(f"neck.fpn_convs.{level}.conv", neck, neck, 3, 3)
@@ -62,7 +73,7 @@ def mmdetection(depths: tuple[int, ...] = R50, *, width: int = FULL, neck: int =
 
 def detectron2(
     depths: tuple[int, ...] = R50, *, width: int = FULL, neck: int = 256, fc: int = 1024, classes: int = 80, groups: int = 1,
-    group_width: int | None = None,
+    group_width: int | None = None, deformable: tuple[int, ...] = (), offsets: int = 27,
 ) -> Shapes:  # fmt: skip
     """detectron2/modeling: build_resnet_fpn_backbone with FrozenBN, StandardRPNHead, FastRCNNConvFCHead, FastRCNNOutputLayers."""
     body = "backbone.bottom_up."
@@ -83,6 +94,8 @@ def detectron2(
             for index, shape in enumerate(((inner, reads, 1, 1), (inner, inner // groups, 3, 3), (out, inner, 1, 1)), start=1):
                 yield f"{name}.conv{index}.weight", shape
                 yield from norm(f"{name}.conv{index}.norm", shape[0], counter=False)
+            if stage in deformable:
+                yield from plain(f"{name}.conv2_offset", offsets, inner, 3, 3)
             reads = out
     rpn = "proposal_generator.rpn_head"
     yield from plain(f"{rpn}.conv", neck, neck, 3, 3)

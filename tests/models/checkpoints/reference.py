@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, roi_align
+from torchvision.ops import batched_nms, deform_conv2d, roi_align
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Names:
     output: str
     rpn: tuple[str, str, str]
     box: tuple[str, str, str, str]
+    offset: str
     first_stage: int = 1
     first_level: int = 0
 
@@ -34,6 +35,7 @@ MMDETECTION = Names(
     ("backbone.layer{}.{}.downsample.0", "backbone.layer{}.{}.downsample.1"), "neck.lateral_convs.{}.conv", "neck.fpn_convs.{}.conv",
     ("rpn_head.rpn_conv", "rpn_head.rpn_cls", "rpn_head.rpn_reg"),
     ("roi_head.bbox_head.shared_fcs.0", "roi_head.bbox_head.shared_fcs.1", "roi_head.bbox_head.fc_cls", "roi_head.bbox_head.fc_reg"),
+    "backbone.layer{}.{}.conv2.conv_offset",
 )  # fmt: skip
 _UP, _RPN, _ROI = "backbone.bottom_up.", "proposal_generator.rpn_head.", "roi_heads."
 DETECTRON2 = Names(
@@ -41,6 +43,7 @@ DETECTRON2 = Names(
     (_UP + "res{}.{}.shortcut", _UP + "res{}.{}.shortcut.norm"), "backbone.fpn_lateral{}", "backbone.fpn_output{}",
     (f"{_RPN}conv", f"{_RPN}objectness_logits", f"{_RPN}anchor_deltas"),
     (f"{_ROI}box_head.fc1", f"{_ROI}box_head.fc2", f"{_ROI}box_predictor.cls_score", f"{_ROI}box_predictor.bbox_pred"),
+    _UP + "res{}.{}.conv2_offset",
     first_stage=2, first_level=2,
 )  # fmt: skip
 
@@ -100,11 +103,25 @@ class Reference:
         strides = (stride, 1, 1) if self.settings.stride_in_1x1 else (1, stride, 1)
         y = x
         for index, s in enumerate(strides, start=1):
-            y = self.norm(self.conv(y, names.conv.format(stage, block, index), s), names.norm.format(stage, block, index))
+            offset = names.offset.format(stage, block)
+            if index == 2 and f"{offset}.weight" in self.state:
+                y = self.deformed(y, names.conv.format(stage, block, index), offset, s)
+            else:
+                y = self.conv(y, names.conv.format(stage, block, index), s)
+            y = self.norm(y, names.norm.format(stage, block, index))
             y = F.relu(y) if index < 3 else y
         if block == 0:
             x = self.norm(self.conv(x, names.shortcut[0].format(stage, block), stride), names.shortcut[1].format(stage, block))
         return F.relu(x + y)
+
+    def deformed(self, x: Tensor, name: str, offset: str, stride: int) -> Tensor:
+        """Both projects predict y, x of 9 samples in turn; modulated ones split 27 values in three and squash the last."""
+        predicted = self.conv(x, offset, stride)
+        if predicted.shape[1] == 18:
+            return deform_conv2d(x, predicted, self.state[f"{name}.weight"], stride=stride, padding=1)
+        first, second, mask = predicted.chunk(3, 1)
+        shifts = torch.cat((first, second), 1)
+        return deform_conv2d(x, shifts, self.state[f"{name}.weight"], stride=stride, padding=1, mask=mask.sigmoid())
 
     def proposals(self, pyramid: list[Tensor], size_hw: tuple[int, int]) -> Tensor:
         boxes, scores, levels = [], [], []

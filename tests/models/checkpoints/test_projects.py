@@ -62,6 +62,31 @@ def test_mmdetection_computes_the_same() -> None:
     assert_same_detections(imported, Reference(state, MMDETECTION, TORCH, DEPTHS), EXPORT)
 
 
+@pytest.mark.parametrize("offsets", [18, 27])
+@pytest.mark.parametrize(
+    ("layout", "names", "settings"), [(layouts.mmdetection, MMDETECTION, TORCH), (layouts.detectron2, DETECTRON2, CAFFE)]
+)
+def test_deformable_stages(layout, names, settings, offsets: int) -> None:
+    """Deformable ConvNets v1 (shifts) and v2 (scales as well) in the last two stages."""
+    shapes = layout(DEPTHS, **SMALL, deformable=(2, 3), offsets=offsets)
+    state = layouts.trained(shapes, input_std=57.0 if settings is CAFFE else 1.0)
+    imported = import_archive(archive(state))
+    assert imported.spec.deformable == (2, 3) and imported.spec.modulated == (offsets == 27)
+    assert_same_detections(imported, Reference(state, names, settings, DEPTHS))
+
+
+@pytest.mark.parametrize("layout", [layouts.mmdetection, layouts.detectron2])
+def test_resnext(layout) -> None:
+    """Grouped convolutions; in detectron2's model zoo, these read normalized BGR pixels and have strides in 3x3 convolutions."""
+    grouped = {"groups": 2, "group_width": 4}
+    state = layouts.trained(layout(DEPTHS, **SMALL, **grouped))
+    imported = import_archive(archive(state))
+    assert imported.spec.family == "resnext_4d" and not imported.spec.stride_in_1x1
+    bgr = Settings(BGR_MEAN, (57.375, 57.12, 58.395), bgr=True, stride_in_1x1=False)
+    names, settings = (MMDETECTION, TORCH) if layout is layouts.mmdetection else (DETECTRON2, bgr)
+    assert_same_detections(imported, Reference(state, names, settings, DEPTHS))
+
+
 def test_the_conventions_matter() -> None:
     """The same weights under torchvision's conventions detect other boxes, so that the tests around this one can fail."""
     state = layouts.trained(layouts.mmdetection(DEPTHS, **SMALL))
@@ -174,6 +199,16 @@ def test_real_shapes_give_the_preset(layout) -> None:
     assert imported.spec.stride_in_1x1 == (layout is layouts.detectron2)
     assert len(imported.classes) == 80 and imported.classes[0] == "person" and imported.classes[-1] == "toothbrush"
     assert not imported.fresh and imported.size_hw == (800, 1344)
+
+
+@pytest.mark.parametrize(
+    ("layout", "groups", "group_width", "name"),
+    [(layouts.mmdetection, 64, 4, "x101_64x4d"), (layouts.mmdetection, 32, 4, "x101_32x4d"), (layouts.detectron2, 32, 8, "x101_32x8d")],
+)
+def test_real_shapes_of_resnext101(layout, groups: int, group_width: int, name: str) -> None:
+    imported = import_archive(archive(layouts.empty(layout((3, 4, 23, 3), groups=groups, group_width=group_width))))
+    expected = preset(name, 80)
+    assert replace(imported.spec, head=expected.head) == expected
 
 
 def test_mask_branches_are_left_out_and_listed() -> None:

