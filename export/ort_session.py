@@ -50,15 +50,23 @@ def import_onnxruntime(runtime: str) -> Any:
 
 
 class OrtSession:
-    """One model in ONNX Runtime; `run` copies in and out, `bind` keeps inputs and outputs in place on the device."""
+    """One model in ONNX Runtime; `run` copies in and out, `bind` keeps inputs and outputs in place on the device.
 
-    def __init__(self, model: Path | bytes, runtime: str = "ort-cpu", *, threads: int | None = None, where: str = "the model") -> None:
+    With `profile`, the beginning of a file name, the runtime writes down what each of its layers takes.
+    """
+
+    def __init__(
+        self, model: Path | bytes, runtime: str = "ort-cpu", *, threads: int | None = None, where: str = "the model",
+        profile: Path | None = None,
+    ) -> None:  # fmt: skip
         ort = import_onnxruntime(runtime)
         provider, self._device, _ = _PROVIDERS[runtime]
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or physical_cores()
         options.inter_op_num_threads = 1
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         providers = [provider] if provider == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
         try:
             self._session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=providers)
@@ -101,6 +109,10 @@ class OrtSession:
             binding.synchronize_outputs()
 
         return call
+
+    def end_profiling(self) -> Path:
+        """Stop the profile that the session was opened with and return its file, a Chrome trace."""
+        return Path(self._session.end_profiling())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,15 +1,16 @@
-"""FPS report: `python latency/benchmark.py --engine FILE [FILE...] --target cpu-ort [--seconds 5] [--json OUT]`.
+"""FPS report: `python latency/benchmark.py --engine FILE [FILE...] --target cpu-ort`; `--help` lists the rest.
 
-Frames per second are images per second at the median, end to end in the engine: normalized image in, final boxes out. Several engines
-are run in turns.
+Frames per second are images per second at the median, end to end in the engine: normalized image in, final boxes out. Several
+subjects are run in turns.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,107 +19,186 @@ if __name__ == "__main__" and not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 try:
+    import numpy as np
     from rich.console import Console
-    from rich.table import Table
 
-    from export.ort_session import RuntimeInfo
     from jdnas.atomic import write_atomically
-    from jdnas.errors import InputError
+    from jdnas.errors import ConfigError, InputError
+    from jdnas.sizes import size_hw_from_text
+    from latency.bench_report import BenchmarkReport, BenchmarkRow, csv_text, markdown_text, print_report, wide
+    from latency.blocks import SizeHW
+    from latency.busy import begin_watch, disturbances, end_watch, look_around
+    from latency.comparison import compare_turns
+    from latency.decoding import image_files, with_decoding
     from latency.device_lock import exclusive_device
-    from latency.engines import open_bound
-    from latency.footprint import peak_rss_mib
+    from latency.footprint import peak_memory_mib
+    from latency.gpus import locked_clocks
+    from latency.here import check_here
     from latency.machine import provenance
+    from latency.profiling import profile_engine
+    from latency.subjects import TORCH, Subject, export_model, open_engine, open_model
     from latency.targets import Target, load_target
-    from latency.timing import time_interleaved
+    from latency.timing import flat, sample_in_turns
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
     print(f"error: package {error.name!r} is not installed; in the project's folder run: pip install '.[cpu]'", file=sys.stderr)
     sys.exit(2)
 
-
-@dataclass(frozen=True, slots=True)
-class BenchmarkRow:
-    """One artifact: milliseconds per batch, images per second at the median, and the peak memory of a process that runs it."""
-
-    artifact: str
-    size_hw: tuple[int, int]
-    batch: int
-    median_ms: float
-    p5_ms: float
-    p95_ms: float
-    fps: float
-    repeats: int
-    peak_rss_mib: float | None
+_BURST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class BenchmarkReport:
-    """Rows, and what they were measured on."""
+class Sweep:
+    """What to run .safetensors detectors at: canvases and batches (none: those in the file and the target), and in what.
 
-    target: Target
-    provenance: dict[str, Any]
-    rows: list[BenchmarkRow]
+    `as_engine` exports them for the target's runtime into `folder`, where engines are kept and used again; else they run in PyTorch.
+    """
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
-        return {"target": self.target.model_dump(), "provenance": self.provenance, "rows": [asdict(row) for row in self.rows]}
+    sizes_hw: tuple[SizeHW, ...] = ()
+    batches: tuple[int, ...] = ()
+    in_torch: bool = True
+    as_engine: bool = False
+    folder: Path | None = None
 
 
-def benchmark(paths: Sequence[Path], target: str | Path, *, seconds: float = 5.0) -> BenchmarkReport:
-    """Time artifacts on `target` for about `seconds` each, in turns; an InputError says what cannot be run and why."""
+def benchmark(
+    paths: Sequence[Path], target: str | Path, *, seconds: float = 5.0, sweep: Sweep = Sweep(), images: Path | None = None,
+    profile: bool = False, compare: bool = False,
+) -> BenchmarkReport:  # fmt: skip
+    """Time artifacts and PyTorch detectors on `target` for about `seconds` each, in turns; an InputError says what cannot be run.
+
+    `images`, a file or folder, adds rows that begin with decoding; `profile` the time of each layer of engines; `compare` the ratio of
+    the second subject to the first.
+    """
     where = load_target(target)
     if seconds <= 0:
         raise InputError(f"seconds must be positive, got {seconds:g}")
-    with exclusive_device(where.runtime), ExitStack() as stack:
-        opened = [open_bound(Path(path), where) for path in paths]
-        for runner, _ in opened:
-            stack.enter_context(runner)
-        timings = time_interleaved([call for _, call in opened], seconds=seconds)
-        info: RuntimeInfo = opened[0][0].runtime
-        rows = []
-        for path, (runner, _), timing in zip(paths, opened, timings, strict=True):
-            batch = runner.metadata.batch
-            peak = peak_rss_mib(Path(path), str(target))
-            durations = (timing.median_ms, timing.p5_ms, timing.p95_ms)
-            rows.append(BenchmarkRow(str(path), runner.metadata.size_hw, batch, *durations, batch * timing.fps, timing.repeats, peak))
-        return BenchmarkReport(where, provenance(info), rows)
+    check_here(where)
+    files = image_files(images) if images else []
+    gpu = where.runtime != "ort-cpu"
+    with exclusive_device(where.runtime), locked_clocks(where.clocks.graphics_mhz if where.clocks else None), ExitStack() as stack:
+        subjects = _open(paths, where, sweep, stack)
+        if compare and len(subjects) != 2:
+            raise ConfigError(f"--compare takes two subjects at one size and batch each, got {len(subjects)}")
+        calls: list[Callable[[], object]] = [one.call for one in subjects]
+        calls += [with_decoding(one, files) for one in subjects] if files else []
+        quiet, watch = look_around(gpu), begin_watch(gpu)
+        turns = sample_in_turns(calls, seconds=seconds, burst_s=_BURST_S if len(calls) > 1 else 0.0)
+        facts = end_watch(watch, gpu)
+        memory = [peak_memory_mib(one.path, one.runs_in, str(target), one.size_hw, one.batch) for one in subjects]
+        modes = ["engine"] * len(subjects) + (["decoding"] * len(subjects) if files else [])
+        rows = [
+            _row(one, mode, flat(own), peak)
+            for one, mode, own, peak in zip(subjects * 2, modes, turns, memory * 2, strict=False)
+        ]  # fmt: skip
+        known = provenance(subjects[0].info) | facts | {"cpu_percent_of_others": quiet.cpu_percent}
+        names = [one.name for one in subjects]
+        ratio = compare_turns(names[0], names[1], turns[:2]) if compare else None
+        profiles = {one.name: profile_engine(one.path, where) for one in subjects if one.runs_in != TORCH} if profile else {}
+        return BenchmarkReport(where, known, rows, disturbances(quiet, facts), ratio, profiles)
 
 
-def print_report(report: BenchmarkReport, console: Console) -> None:
-    """Print the rows as a table, and below it what they were measured on."""
-    table = Table(title=f"{report.target.name} ({report.target.runtime}, {report.target.precision})")
-    table.add_column("artifact", overflow="fold")
-    for name in ("size", "batch", "median ms", "p5", "p95", "FPS", "peak MiB"):
-        table.add_column(name, justify="right")
-    for row in report.rows:
-        size = f"{row.size_hw[0]}x{row.size_hw[1]}"
-        times = (f"{ms:.2f}" for ms in (row.median_ms, row.p5_ms, row.p95_ms))
-        peak = "-" if row.peak_rss_mib is None else f"{row.peak_rss_mib:.0f}"
-        table.add_row(row.artifact, size, str(row.batch), *times, f"{row.fps:.1f}", peak)
-    console.print(table)
-    facts = report.provenance
-    console.print(
-        f"{facts['cpu']}, {facts['threads']} threads, {facts['provider']} {facts['runtime_version']}, load {facts['load_average']}"
+def _open(paths: Sequence[Path], target: Target, sweep: Sweep, stack: ExitStack) -> list[Subject]:
+    subjects: list[Subject] = []
+    for path in paths:
+        if path.suffix in (".safetensors", ".json"):
+            subjects += _sweep(path.with_suffix(".safetensors"), target, sweep, stack)
+        elif sweep.sizes_hw or sweep.batches:
+            raise ConfigError(f"{path} has its size and batch inside; --size and --batch are for .safetensors detectors (with --export)")
+        else:
+            subjects.append(open_engine(path, target))
+            stack.callback(subjects[-1].close)
+    return subjects
+
+
+def _sweep(path: Path, target: Target, sweep: Sweep, stack: ExitStack) -> Iterator[Subject]:
+    folder = sweep.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    for size_hw in sweep.sizes_hw or (None,):
+        for batch in sweep.batches or (target.batch,):
+            if sweep.in_torch:
+                yield open_model(path, target, size_hw, batch)
+            if sweep.as_engine:
+                engine = open_engine(export_model(path, size_hw, batch, folder, target.precision), target)
+                stack.callback(engine.close)
+                yield engine
+
+
+def _row(one: Subject, mode: str, samples_ms: list[float], peak: dict[str, float | None]) -> BenchmarkRow:
+    p5, middle, p95, p99 = (float(value) for value in np.percentile(samples_ms, (5, 50, 95, 99)))
+    rates = (1e3 * one.batch / middle, 1e3 * one.batch * len(samples_ms) / sum(samples_ms))
+    memory = (peak["host"], peak["gpu"]) if mode == "engine" else (None, None)
+    return BenchmarkRow(str(one.path), one.runs_in, mode, one.size_hw, one.batch, middle, p5, p95, p99, *rates, len(samples_ms),
+                        round(one.build_s, 3), *memory)  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmark", description="Latency and FPS of exported detectors and PyTorch models on a target.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--engine", "--model", dest="paths", nargs="+", type=Path, metavar="FILE", help=".onnx or .safetensors, run in turns")
+    what.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="interleave two and give the ratio with its interval")
+    what.add_argument("--suite", choices=("paper",), help="the paper's baselines and students of its complexity, beside its V100 figures")
+    parser.add_argument("--target", required=True, help="name of a target or path of its YAML file")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time for each subject (default: 5)")
+    parser.add_argument("--size", default="", metavar="WxH,..", help="canvases of .safetensors detectors (default: the one in the file)")
+    parser.add_argument("--batch", default="", metavar="N,..", help="batches of .safetensors detectors (default: the target's)")
+    parser.add_argument(
+        "--export", choices=("no", "also", "only"), default="no", help="run .safetensors detectors as engines too, or only so"
     )
+    parser.add_argument("--folder", type=Path, help="keep exported engines here and use them again")
+    parser.add_argument("--images", type=Path, help="image or folder: adds rows that begin with reading and decoding files")
+    parser.add_argument("--profile", action="store_true", help="time of each layer of the engines, by the runtime's profiler")
+    for kind in ("json", "csv", "markdown"):
+        parser.add_argument(
+            f"--{kind}", type=Path, metavar="OUT", help=f"also write the report as {kind.upper() if kind != 'markdown' else kind}"
+        )
+    return parser
+
+
+def _batches(text: str) -> tuple[int, ...]:
+    parts = [part for part in text.split(",") if part]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--batch takes positive numbers such as 1,4,8; got {text!r}")
+    return tuple(map(int, parts))
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.suite:
+        from latency.suite import run_suite
+
+        run_suite(options.target, seconds=options.seconds, folder=options.folder, json_path=options.json, console=wide(Console()))
+        return
+    sizes = tuple(size_hw_from_text(part) for part in options.size.split(",") if part)
+    sweep = Sweep(sizes, _batches(options.batch), options.export != "only", options.export != "no", options.folder)
+    report = benchmark(
+        options.compare or options.paths, options.target, seconds=options.seconds, sweep=sweep, images=options.images,
+        profile=options.profile, compare=bool(options.compare),
+    )  # fmt: skip
+    print_report(report, wide(Console()))
+    written: dict[Path | None, Any] = {
+        options.json: json.dumps(report.to_dict(), indent=2), options.csv: csv_text(report), options.markdown: markdown_text(report),
+    }  # fmt: skip
+    for path, text in written.items():
+        if path:
+            write_atomically(path, text.encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 2 with one line on standard error for wrong input."""
-    parser = argparse.ArgumentParser(prog="benchmark", description="Latency and FPS of exported detectors on a target.")
-    parser.add_argument("--engine", nargs="+", type=Path, required=True, metavar="FILE", help="exported artifacts, run in turns")
-    parser.add_argument("--target", required=True, help="name of a target or path of its YAML file")
-    parser.add_argument("--seconds", type=float, default=5.0, help="time for each artifact (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the report as JSON")
-    options = parser.parse_args(arguments)
     try:
-        report = benchmark(options.engine, options.target, seconds=options.seconds)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print_report(report, Console())
-    if options.json:
-        write_atomically(options.json, json.dumps(report.to_dict(), indent=2).encode())
+        with _one_line_errors():
+            _run(_parser().parse_args(arguments))
+    except SystemExit as end:
+        return int(end.code or 0)
     return 0
 
 

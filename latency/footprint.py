@@ -1,25 +1,32 @@
-"""Peak memory of an artifact, seen in a process of its own: `python -m latency.footprint ENGINE TARGET` prints MiB.
+"""Peak memory of a subject, seen in a process of its own: `python -m latency.footprint REQUEST` prints JSON.
 
-That process holds the runtime and the engine, not PyTorch.
+That process holds the runtime and the engine, and PyTorch only where that is what runs.
 """
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+_RUNS = 3
 
 
-def peak_rss_mib(engine: Path, target: str) -> float | None:
-    """Return the peak resident memory, in MiB, of a fresh process that loads and runs `engine`; None where that cannot be had."""
+def peak_memory_mib(path: Path, runs_in: str, target: str, size_hw: tuple[int, int], batch: int) -> dict[str, float | None]:
+    """Return the peak resident memory (`host`) and the memory on the GPU (`gpu`), in MiB, of a fresh process that runs a subject.
+
+    None stands for what cannot be had.
+    """
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "latency.footprint", str(engine), target]
+    request = json.dumps({"path": str(path), "runs_in": runs_in, "target": target, "size_hw": size_hw, "batch": batch})
+    command = [sys.executable, "-m", "latency.footprint", request]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
-    return float(done.stdout) if done.returncode == 0 else None
+    found: dict[str, float | None] = json.loads(done.stdout) if done.returncode == 0 else {"host": None, "gpu": None}
+    return found
 
 
 def _own_peak_mib() -> float:
@@ -35,20 +42,19 @@ def _own_peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def main(engine: str, target: str) -> None:
-    """Run an artifact three times and print the peak."""
-    from export.artifact import INPUT_NAMES
-    from export.ort_session import OrtSession
+def main(request: str) -> None:
+    """Run a subject three times and print the peaks."""
+    from latency.gpus import own_gpu_memory_mib
+    from latency.subjects import TORCH, open_engine, open_model
     from latency.targets import load_target
 
-    where = load_target(target)
-    session = OrtSession(Path(engine), where.runtime, threads=where.threads)
-    (images_shape, _), (sizes_shape, _) = (session.inputs[name] for name in INPUT_NAMES)
-    images = np.random.default_rng(0).standard_normal(images_shape).astype(np.float32)
-    sizes = np.broadcast_to(np.array(images_shape[2:], np.int64), sizes_shape).copy()
-    for _ in range(3):
-        session.run(dict(zip(INPUT_NAMES, (images, sizes), strict=True)))
-    print(f"{_own_peak_mib():.1f}")
+    asked: dict[str, Any] = json.loads(request)
+    target, path, batch = load_target(asked["target"]), Path(asked["path"]), asked["batch"]
+    height, width = asked["size_hw"]
+    subject = open_model(path, target, (height, width), batch) if asked["runs_in"] == TORCH else open_engine(path, target)
+    for _ in range(_RUNS):
+        subject.call()
+    print(json.dumps({"host": round(_own_peak_mib(), 1), "gpu": own_gpu_memory_mib() if target.runtime != "ort-cpu" else None}))
 
 
 if __name__ == "__main__":

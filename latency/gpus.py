@@ -50,6 +50,15 @@ def gpu_state() -> GpuState | None:
         )  # fmt: skip
 
 
+def own_gpu_memory_mib() -> float | None:
+    """Return the memory that this process holds on the GPU, in MiB; None where NVML does not say."""
+    with _nvml() as nvml:
+        handle = None if nvml is None else _handle(nvml)
+        running = [] if handle is None else _asked(nvml, "nvmlDeviceGetComputeRunningProcesses", handle) or []
+        used = [process.usedGpuMemory for process in running if process.pid == os.getpid()]
+        return used[0] / 2**20 if used and used[0] is not None else None
+
+
 @contextmanager
 def locked_clocks(graphics_mhz: int | None) -> Iterator[None]:
     """Hold the GPU's graphics clock at a value; a TargetError where that is not permitted. None leaves the clocks alone."""

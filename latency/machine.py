@@ -8,6 +8,9 @@ from typing import Any
 
 import jdnas
 from export.ort_session import RuntimeInfo
+from latency.gpus import gpu_state
+
+_CPU = ("CPUExecutionProvider", "cpu")
 
 
 def cpu_model() -> str:
@@ -22,7 +25,9 @@ def cpu_model() -> str:
 
 def provenance(info: RuntimeInfo) -> dict[str, Any]:
     """Return device, runtime version, threads, date, jdnas version and how busy the machine was."""
-    return {
+    state = None if info.provider in _CPU else gpu_state()
+    gpu = {} if state is None else {"gpu": state.name, "driver": state.driver, "gpu_clocks_mhz": [state.graphics_mhz, state.memory_mhz]}
+    return gpu | {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -44,15 +44,42 @@ def time_interleaved(
     calls: Sequence[Callable[[], object]], *, seconds: float, warmup: int = 3, least: int = 5, clock: Clock = perf_counter
 ) -> list[Timing]:
     """Time several calls in turns, so that drift of the machine meets all of them; `seconds` is the budget of each."""
+    turns = sample_in_turns(calls, seconds=seconds, warmup=warmup, least=least, clock=clock)
+    return [timing_from_samples(flat(own)) for own in turns]
+
+
+def sample_in_turns(
+    calls: Sequence[Callable[[], object]], *, seconds: float, warmup: int = 3, least: int = 5, burst_s: float = 0.0,
+    clock: Clock = perf_counter,
+) -> list[list[list[float]]]:  # fmt: skip
+    """Run several calls in turns and return, for each call, the milliseconds of every turn.
+
+    A turn is one run, or as many as take `burst_s` seconds; the order is reversed from turn to turn, so that what a call leaves behind
+    (warm caches, spinning threads) meets no other call more often. `seconds` is the budget of each call, `least` its fewest runs.
+    """
     for call in calls:
         for _ in range(warmup):
             call()
-    samples: list[list[float]] = [[] for _ in calls]
-    spent = 0.0
-    while spent < seconds * len(calls) or len(samples[0]) < least:
-        for call, own in zip(calls, samples, strict=True):
-            start = clock()
-            call()
-            own.append((clock() - start) * 1e3)
-            spent += own[-1] / 1e3
-    return [timing_from_samples(own) for own in samples]
+    turns: list[list[list[float]]] = [[] for _ in calls]
+    spent, order = 0.0, list(range(len(calls)))
+    while spent < seconds * len(calls) or sum(map(len, turns[0])) < least:
+        for index in order:
+            own = [_once(calls[index], clock)]
+            while sum(own) < burst_s * 1e3:
+                own.append(_once(calls[index], clock))
+            turns[index].append(own)
+            spent += sum(own) / 1e3
+        if burst_s:
+            order.reverse()
+    return turns
+
+
+def flat(turns: Sequence[Sequence[float]]) -> list[float]:
+    """Return the samples of all turns."""
+    return [sample for turn in turns for sample in turn]
+
+
+def _once(call: Callable[[], object], clock: Clock) -> float:
+    start = clock()
+    call()
+    return (clock() - start) * 1e3

@@ -91,7 +91,7 @@ def measure(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def benchmark(context: typer.Context) -> None:
-    """Report FPS of engines; the same as `python latency/benchmark.py`.
+    """Report FPS of engines and PyTorch detectors; the same as `python latency/benchmark.py` (`-- --help` lists its options).
 
     Example: jdnas latency benchmark --engine runs/demo/student/student.onnx --target cpu-ort
     """

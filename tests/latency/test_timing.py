@@ -1,6 +1,6 @@
 import pytest
 
-from latency.timing import Timing, time_call, time_interleaved, timing_from_samples
+from latency.timing import Timing, flat, sample_in_turns, time_call, time_interleaved, timing_from_samples
 
 
 class Clock:
@@ -52,3 +52,21 @@ def test_interleaved_calls_take_turns():
 
 def test_scaled():
     assert Timing(4.0, 2.0, 6.0, 9).scaled(0.5) == Timing(2.0, 1.0, 3.0, 9)
+
+
+def test_turns_are_bursts_and_their_order_alternates():
+    clock, order = Clock(), []
+
+    def call(name, seconds):
+        def run():
+            order.append(name)
+            clock.now += seconds
+
+        return run
+
+    turns = sample_in_turns([call("a", 0.25), call("b", 1.0)], seconds=2.0, warmup=0, least=1, burst_s=0.5, clock=clock)
+    assert order[:6] == ["a", "a", "b", "b", "a", "a"]
+    assert turns[0] == [[250.0, 250.0]] * len(turns[0])
+    assert all(turn == [1000.0] for turn in turns[1])
+    assert len(turns[0]) == len(turns[1])
+    assert flat(turns[0]) == [250.0] * (2 * len(turns[0]))

@@ -1,0 +1,125 @@
+"""What a benchmark times: engines of the target's runtime, and detectors in PyTorch on the target's device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.ort_session import Array, RuntimeInfo, physical_cores
+from export.runners import OnnxRuntimeRunner
+from jdnas.errors import CheckpointError, ConfigError, TargetError
+from jdnas.spec import DetectorSpec
+from latency.blocks import SizeHW
+from latency.targets import Target
+
+if TYPE_CHECKING:  # timing an engine takes no PyTorch
+    from jdnas.models.weights import State
+
+TORCH = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Ready to be timed: `call` infers one batch in place, `infer` takes images and sizes and copies them in and out.
+
+    `runs_in` is the runtime, `build_s` what it took to build the engine or model from its file.
+    """
+
+    path: Path
+    runs_in: str
+    spec: DetectorSpec
+    size_hw: SizeHW
+    batch: int
+    build_s: float
+    info: RuntimeInfo
+    call: Callable[[], None]
+    infer: Callable[[Array, Array], object]
+    close: Callable[[], None]
+
+    @property
+    def name(self) -> str:
+        """File, runtime, canvas and batch."""
+        return f"{self.path} ({self.runs_in}, {self.size_hw[1]}x{self.size_hw[0]}, batch {self.batch})"
+
+
+def open_engine(path: Path, target: Target) -> Subject:
+    """Load an artifact on the target's runtime; a TargetError for one of another precision."""
+    start = perf_counter()
+    runner = OnnxRuntimeRunner(path, target.runtime, threads=target.threads)
+    build_s, info = perf_counter() - start, runner.metadata
+    if info.precision != target.precision:
+        runner.close()
+        raise TargetError(
+            f"artifact {path} is {info.precision}; target {target.name!r} asks for {target.precision}; export it for that target"
+        )
+    call = runner.bind(*noise(info.size_hw, info.batch))
+    return Subject(
+        path, target.runtime, info.spec, info.size_hw, info.batch, build_s, runner.runtime, call, runner.run, runner.close
+    )  # fmt: skip
+
+
+def open_model(path: Path, target: Target, size_hw: SizeHW | None, batch: int) -> Subject:
+    """Build a .safetensors detector in PyTorch on the target's device; a ConfigError where nothing says its input size."""
+    import torch
+
+    from jdnas.models.bound import materialize
+
+    start = perf_counter()
+    spec, state, size_hw = read_model(path, size_hw)
+    device = "cpu" if target.runtime == "ort-cpu" else "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TargetError(f"target {target.name!r} is {target.device}, and PyTorch finds no CUDA device here")
+    threads = target.threads or physical_cores()
+    torch.set_num_threads(threads)
+    detector = materialize(spec, state, device)
+    build_s = perf_counter() - start
+
+    def infer(images: Array, sizes_hw: Array) -> object:
+        with torch.inference_mode():
+            found = detector(torch.from_numpy(images).to(device), torch.from_numpy(sizes_hw).to(device))
+            return [part.cpu() for part in found]
+
+    images, sizes = (torch.from_numpy(array).to(device) for array in noise(size_hw, batch))
+
+    def call() -> None:
+        with torch.inference_mode():
+            detector(images, sizes)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+    info = RuntimeInfo(TORCH, torch.__version__, threads, device)
+    return Subject(path, TORCH, spec, size_hw, batch, build_s, info, call, infer, lambda: None)
+
+
+def read_model(path: Path, size_hw: SizeHW | None) -> "tuple[DetectorSpec, State, SizeHW]":
+    """Read a detector's weights and the canvas to run it at: the one asked for, else the one in the file."""
+    from jdnas.training.checkpoint import load_detector
+
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path} is neither an .onnx engine nor a .safetensors detector")
+    spec, state, meta = load_detector(path.with_suffix(""))
+    if size_hw is None and "size_hw" not in meta:
+        raise ConfigError(f"{path} does not say its input size; give it with --size WIDTHxHEIGHT")
+    height, width = size_hw or meta["size_hw"]
+    return spec, state, (int(height), int(width))
+
+
+def export_model(path: Path, size_hw: SizeHW | None, batch: int, folder: Path, precision: str) -> Path:
+    """Export a .safetensors detector with one canvas and batch into `folder`, unless that was done before; return the file."""
+    from export.graph import export_onnx
+
+    spec, state, size_hw = read_model(path, size_hw)
+    made = folder / f"{path.stem}_{size_hw[1]}x{size_hw[0]}_b{batch}_{spec.key}.onnx"
+    if not made.is_file():
+        classes = [str(label) for label in range(1, spec.num_classes + 1)]
+        export_onnx(state, spec, size_hw=size_hw, batch=batch, path=made, classes=classes, precision=precision)
+    return made
+
+
+def noise(size_hw: SizeHW, batch: int) -> tuple[Array, Any]:
+    """Return a batch of noise that fills the canvas, and its sizes."""
+    images = np.random.default_rng(0).standard_normal((batch, 3, *size_hw)).astype(np.float32)
+    return images, np.array([size_hw] * batch, np.int64)
