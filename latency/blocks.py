@@ -86,30 +86,43 @@ def blocks_of(spec: DetectorSpec, size_hw: SizeHW) -> tuple[tuple[Block, int], .
     return tuple(counts.items())
 
 
-def rounded(width: int, step: int) -> int:
-    """Return the width that a runtime computing `step` channels at a time pays for; images (3 channels) stay as they are."""
-    return width if width <= 3 else -(-width // step) * step
+def rounded(widths: Floats, step: int) -> Floats:
+    """Return the widths that a runtime computing `step` channels at a time pays for; images (3 channels) stay as they are."""
+    return np.where(widths <= 3, widths, np.ceil(widths / step) * step)
 
 
-def layer_features(family: str, sizes: tuple[int, ...], step: int) -> tuple[float, ...]:
-    """Return what the time of a layer grows with: 1, multiply-adds, activations read and written, weights read."""
+def multiply_adds_of(block: Block) -> float:
+    """Return the multiply-adds of one run of a layer's block."""
+    return float(layer_features(block.family, np.array([block.sizes], float), 1)[0, 1])
+
+
+def layer_features(family: str, sizes: Floats, step: int) -> Floats:
+    """Return what the time of layers grows with: 1, multiply-adds, activations read and written, weights read.
+
+    `sizes` `[N, 5]` are those of blocks, the result is `[N, 4]`.
+    """
     kernel, stride = kernel_and_stride(family)
-    reads, writes, height, width, rows = sizes
-    reads, writes, positions = rounded(reads, step), rounded(writes, step), height * width * rows
-    fan_in = kernel**2 * reads_per_output(family, reads)
-    return 1.0, float(positions * fan_in * writes), float(positions * (stride**2 * reads + writes)), float(fan_in * writes)
+    reads, writes = (rounded(sizes[:, column], step) for column in (0, 1))
+    positions = sizes[:, 2:].prod(1)
+    group = reads_per_output(family, 0)
+    fan_in = kernel**2 * (np.full_like(reads, group) if group else reads)
+    ones = np.ones(len(sizes))
+    return np.stack((ones, positions * fan_in * writes, positions * (stride**2 * reads + writes), fan_in * writes), 1)
 
 
-def rest_features(family: str, sizes: tuple[int, ...], step: int) -> tuple[float, ...]:
-    """Return what the time of the rest grows with: 1, anchors, NMS pairs, RoI samples, pyramid entries, box decoding."""
-    height, width, candidates, proposals, detections, neck, classes = sizes
-    anchors = [3 * -(-height // stride) * -(-width // stride) for stride in _LEVEL_STRIDES]
-    pairs = sum(min(candidates, count) ** 2 for count in anchors)
-    samples = proposals * ROI_SIZE**2 * _SAMPLES_PER_BIN * rounded(neck, step)
-    return (1.0, float(sum(anchors)), float(pairs), float(samples), float(sum(anchors) * rounded(neck, step)),
-            float(proposals * (classes + 1)))  # fmt: skip
+def rest_features(family: str, sizes: Floats, step: int) -> Floats:
+    """Return what the time of the rest grows with: 1, anchors, NMS pairs, RoI samples, pyramid entries, box decoding.
+
+    `sizes` `[N, 7]` are those of rest blocks, the result is `[N, 6]`.
+    """
+    height, width, candidates, proposals, _, neck, classes = sizes.T
+    anchors = [3 * np.ceil(height / stride) * np.ceil(width / stride) for stride in _LEVEL_STRIDES]
+    paid, total = rounded(neck, step), np.sum(anchors, axis=0)
+    pairs = np.sum([np.minimum(candidates, count) ** 2 for count in anchors], axis=0)
+    samples = proposals * ROI_SIZE**2 * _SAMPLES_PER_BIN * paid
+    return np.stack((np.ones(len(sizes)), total, pairs, samples, total * paid, proposals * (classes + 1)), 1)
 
 
-def features_of(family: str) -> Callable[[str, tuple[int, ...], int], tuple[float, ...]]:
+def features_of(family: str) -> Callable[[str, Floats, int], Floats]:
     """Return the feature function of a family."""
     return rest_features if family == REST else layer_features

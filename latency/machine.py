@@ -2,12 +2,14 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jdnas
 from export.ort_session import RuntimeInfo
+from jdnas.errors import TargetError
 from latency.gpus import gpu_state
 
 _CPU = ("CPUExecutionProvider", "cpu")
@@ -38,3 +40,13 @@ def provenance(info: RuntimeInfo) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
+
+
+def same_machine(known: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
+    """Raise a TargetError unless `what` was measured on a machine like this one, through the same version of the runtime."""
+    for key in ("gpu", "cpu", "threads", "runtime_version"):
+        if key == "cpu" and "gpu" in here:  # which processor feeds a GPU matters little
+            continue
+        if known.get(key) != here.get(key):
+            raise TargetError(f"{what} was measured with {key} {known.get(key)!r}, here it is {here.get(key)!r}; "
+                              "give another path or delete the table")  # fmt: skip

@@ -1,22 +1,31 @@
 """Measuring a latency table on the machine at hand."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
 
+import onnx
 import torch
+from onnx import ModelProto
 
+from export.artifact import INPUT_NAMES
 from export.graph import export_onnx
-from export.ort_session import RUNTIMES, OrtSession
-from jdnas.errors import TargetError
+from export.ort_session import OrtSession
+from jdnas.atomic import write_atomically
 from jdnas.models.detector import build
 from latency.block_graphs import layer_graph
 from latency.blocks import REST, Block, layer_family
+from latency.busy import look_around
 from latency.device_lock import exclusive_device
-from latency.machine import provenance
-from latency.plan import Case, planned_blocks, planned_engines, rest_spec
-from latency.rest_graphs import rest_graph
+from latency.gpus import locked_clocks
+from latency.here import check_here
+from latency.machine import provenance, same_machine
+from latency.plan import Case, TablePlan, rest_spec
+from latency.rest_graphs import rest_feeds, rest_graph
+from latency.subjects import noise
 from latency.tables import EngineRow, LatencyTable, check_target, read_table
 from latency.targets import Target
 from latency.timing import Clock, Timing, time_call
@@ -29,29 +38,28 @@ _SAVE_EVERY_S = 5.0
 
 
 def measure_table(
-    target: Target, cases: Sequence[Case], *, budget_s: float, path: Path, engines: int = 12,
-    on_progress: OnProgress | None = None, clock: Clock = perf_counter,
+    target: Target, plan: TablePlan, *, budget_s: float, path: Path, start: LatencyTable | None = None,
+    engines_dir: Path | None = None, on_progress: OnProgress | None = None, clock: Clock = perf_counter,
 ) -> LatencyTable:  # fmt: skip
-    """Measure what the detectors and input sizes of `cases` need on `target`, into the table at `path`, and return it.
+    """Measure `plan` on `target` into the table at `path`, and return it; where there is none yet, from `start` on.
 
-    Blocks that the table already holds are not measured again, so that an interrupted or short run is continued by the next one.
-    `on_progress` gets (done, planned, what). TargetError if the runtime cannot run here or the table is of another machine.
+    What the table already holds is not measured again, so that an interrupted or short run is continued by the next one.
+    Exported engines are kept in `engines_dir`, and used where they are there. `on_progress` gets (done, planned, what). TargetError if
+    the runtime cannot run here or the table is of another machine.
     """
-    if target.runtime not in RUNTIMES:
-        raise TargetError(
-            f"runtime {target.runtime!r} of target {target.name!r} cannot be measured here; measurable: {', '.join(RUNTIMES)}"
-        )
-    with exclusive_device(target.runtime):
-        table = _open(target, path)
-        _Run(table, target, path, clock() + budget_s, on_progress, clock).go(planned_blocks(cases), planned_engines(cases, engines))
+    check_here(target)
+    with exclusive_device(target.runtime), locked_clocks(target.clocks.graphics_mhz if target.clocks else None):
+        table = _open(target, path, start)
+        table.provenance["disturbances"] = look_around(target.runtime != "ort-cpu").warnings
+        _Run(table, target, path, clock() + budget_s, on_progress, clock, engines_dir).go(plan)
     return table
 
 
-def measure_block(block: Block, target: Target) -> Timing:
+def measure_block(block: Block, target: Target, engines_dir: Path | None = None) -> Timing:
     """Measure one block on the target's runtime."""
     if block.family == REST:
-        model, feeds = rest_graph(rest_spec(block), (block.sizes[0], block.sizes[1]))
-        copies = 1
+        model, copies = _rest(block, engines_dir), 1
+        feeds = rest_feeds(model, (block.sizes[0], block.sizes[1]))
     else:
         model, feeds = layer_graph(block, _COPIES)
         copies = _COPIES
@@ -59,18 +67,76 @@ def measure_block(block: Block, target: Target) -> Timing:
     return steadiest(call, seconds=_BLOCK_SECONDS).scaled(1 / copies)
 
 
-def measure_engine(case: Case, target: Target) -> Timing:
+def _rest(block: Block, engines_dir: Path | None) -> ModelProto:
+    path = engines_dir / f"rest_{'_'.join(map(str, block.sizes))}.onnx" if engines_dir else None
+    if path is not None and path.is_file():
+        return onnx.load(path)
+    model = rest_graph(rest_spec(block), (block.sizes[0], block.sizes[1]))
+    if path is not None:
+        write_atomically(path, model.SerializeToString())
+    return model
+
+
+def prepare(plan: TablePlan, target: Target, engines_dir: Path, on_progress: OnProgress | None = None) -> None:
+    """Export all that measuring `plan` will need to export, and measure nothing: exporting does not need a quiet machine."""
+    rests = [block for block in plan.blocks if block.family == REST]
+    tasks: list[Block | Case] = [*rests, *plan.engines]
+    for index, task in enumerate(tasks):
+        if isinstance(task, Block):
+            _rest(task, engines_dir)
+        else:
+            PreparedEngine(task, target, engines_dir).close()
+        if on_progress:
+            on_progress(index + 1, len(tasks), "export")
+
+
+class PreparedEngine:
+    """A detector with random weights, exported once; each measurement is a session of its own.
+
+    The file is kept in `engines_dir` and used again; without one it goes with this object.
+    """
+
+    def __init__(self, case: Case, target: Target, engines_dir: Path | None = None) -> None:
+        self._target = target
+        self._folder = None if engines_dir else tempfile.TemporaryDirectory()
+        spec, self._size_hw = case
+        name = f"{spec.key}_{self._size_hw[1]}x{self._size_hw[0]}_b{target.batch}.onnx"
+        self._path = (engines_dir or Path(self._folder.name if self._folder else "")) / name
+        if not self._path.is_file():
+            classes = [str(label) for label in range(1, spec.num_classes + 1)]
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                state = build(spec).state_dict()
+            export_onnx(state, spec, size_hw=self._size_hw, batch=target.batch, path=self._path, classes=classes)
+
+    def measure(self) -> Timing:
+        """Open a session, measure, and close it."""
+        session = OrtSession(self._path, self._target.runtime, threads=self._target.threads)
+        images, sizes_hw = noise(self._size_hw, self._target.batch)
+        return steadiest(session.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True))), seconds=_ENGINE_SECONDS)
+
+    def close(self) -> None:
+        """Remove the file, where nobody asked to keep it."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def measure_engine(case: Case, target: Target, engines_dir: Path | None = None) -> Timing:
     """Export a detector with random weights and measure it whole."""
-    spec, size_hw = case
-    classes = [str(label) for label in range(1, spec.num_classes + 1)]
-    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        state, path = build(spec).state_dict(), Path(folder) / "engine.onnx"
-        export_onnx(state, spec, size_hw=size_hw, batch=target.batch, path=path, classes=classes)
-        images = torch.randn(target.batch, 3, *size_hw).numpy()
-        sizes = torch.tensor([size_hw] * target.batch).numpy()
-        session = OrtSession(path, target.runtime, threads=target.threads)
-        return steadiest(session.bind({"images": images, "sizes_hw": sizes}), seconds=_ENGINE_SECONDS)
+    with PreparedEngine(case, target, engines_dir) as engine:
+        return engine.measure()
+
+
+def probe(target: Target) -> dict[str, Any]:
+    """Return what a measurement here would be taken on."""
+    model, _ = layer_graph(Block(layer_family("conv", 1, 1), (8, 8, 2, 2, 1)), 1)
+    return provenance(OrtSession(model.SerializeToString(), target.runtime, threads=target.threads).info)
 
 
 def steadiest(call: Callable[[], None], *, seconds: float) -> Timing:
@@ -89,17 +155,18 @@ def steadiest(call: Callable[[], None], *, seconds: float) -> Timing:
 
 class _Run:
     def __init__(
-        self, table: LatencyTable, target: Target, path: Path, deadline: float, on_progress: OnProgress | None, clock: Clock
-    ) -> None:
-        self.table, self.target, self.path = table, target, path
+        self, table: LatencyTable, target: Target, path: Path, deadline: float, on_progress: OnProgress | None, clock: Clock,
+        engines_dir: Path | None,
+    ) -> None:  # fmt: skip
+        self.table, self.target, self.path, self.engines_dir = table, target, path, engines_dir
         self.deadline, self.on_progress, self.clock = deadline, on_progress, clock
         self.saved_at = clock()
 
-    def go(self, blocks: Sequence[Block], engines: Sequence[Case]) -> None:
+    def go(self, plan: TablePlan) -> None:
         """Measure what is missing until the deadline; what was measured is saved whatever ends the run."""
-        blocks = [block for block in blocks if block not in self.table.blocks]
+        blocks = [block for block in plan.blocks if block not in self.table.blocks]
         done_engines = {(row.spec, row.size_hw) for row in self.table.engines}
-        engines = [case for case in engines if case not in done_engines]
+        engines = [case for case in plan.engines if case not in done_engines]
         needed = len(blocks) // 8
         tasks: list[Block | Case] = [*blocks[:needed], *engines, *blocks[needed:]]
         try:
@@ -114,9 +181,9 @@ class _Run:
 
     def _measure(self, task: Block | Case) -> None:
         if isinstance(task, Block):
-            self.table.blocks[task] = measure_block(task, self.target)
+            self.table.blocks[task] = measure_block(task, self.target, self.engines_dir)
         else:
-            self.table.engines.append(EngineRow(*task, measure_engine(task, self.target)))
+            self.table.engines.append(EngineRow(*task, measure_engine(task, self.target, self.engines_dir)))
         if self.clock() - self.saved_at > _SAVE_EVERY_S:
             self._save()
 
@@ -128,15 +195,13 @@ class _Run:
         self.saved_at = self.clock()
 
 
-def _open(target: Target, path: Path) -> LatencyTable:
-    probe, _ = layer_graph(Block(layer_family("conv", 1, 1), (8, 8, 2, 2, 1)), 1)
-    here = provenance(OrtSession(probe.SerializeToString(), target.runtime, threads=target.threads).info)
+def _open(target: Target, path: Path, start: LatencyTable | None) -> LatencyTable:
+    here = probe(target)
     if not path.is_file():
-        return LatencyTable(target.name, target.runtime, target.precision, target.batch, here)
+        fresh = start or LatencyTable(target.name, target.runtime, target.precision, target.batch, {})
+        fresh.provenance = fresh.provenance | here
+        return fresh
     table = read_table(path)
     check_target(table, target, path)
-    for key in ("cpu", "threads", "runtime_version"):
-        if table.provenance.get(key) != here[key]:
-            raise TargetError(f"latency table {path} was measured with {key} {table.provenance.get(key)!r}, here it is {here[key]!r}; "
-                              "give another path or delete the table")  # fmt: skip
+    same_machine(table.provenance, here, f"latency table {path}")
     return table

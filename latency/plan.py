@@ -2,43 +2,39 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from jdnas.presets import round_width, scale_backbone
+from jdnas.presets import round_width
 from jdnas.spec import DetectorSpec, Head, Stage
-from latency.blocks import REST, Block, SizeHW, blocks_of, layer_features, reads_per_output
+from latency.blocks import REST, Block, SizeHW, blocks_of, multiply_adds_of, reads_per_output
 
 WIDTH_STEP = 8
-_SHRINKS = ((0.5, 0.5), (0.75, 0.75), (0.75, 1.0), (1.0, 0.75), (0.25, 0.25))
-_ENGINE_SCALES = (1.0, 0.75, 0.5)
+_SHRINKS = ((0.5, 0.5), (0.75, 0.75), (0.75, 1.0), (1.0, 0.75), (0.5, 0.25), (0.25, 0.25))
 Case = tuple[DetectorSpec, SizeHW]
 
 
-def planned_blocks(cases: Sequence[Case]) -> list[Block]:
-    """Return the blocks to measure for `cases`, without repetition.
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """Blocks and whole engines to measure, each without repetition, most useful first."""
 
-    First one block of every family, then the rest (proposals, NMS, RoIAlign) of every case, then the layers of the cases, heaviest
-    first, then the same layers at fractions of their widths, which pruning will ask for.
+    blocks: tuple[Block, ...]
+    engines: tuple[Case, ...]
+
+
+def plan_table(core: Sequence[Case], students: Sequence[Case], engines: Sequence[Case]) -> TablePlan:
+    """Return the plan for a search space: its `core` (base and pool ends), random `students`, and the engines that correct the sum.
+
+    First one block of every family, then the rest (proposals, NMS, RoIAlign) of the core, then its layers, heaviest first, then the
+    same layers at fractions of their widths, which pruning will ask for; then what the students ask for, heaviest first.
     """
-    counts: Counter[Block] = Counter()
-    for spec, size_hw in cases:
-        counts.update(dict(blocks_of(spec, size_hw)))
-    layers = sorted((b for b in counts if b.family != REST), key=lambda b: (-counts[b] * _weight(b), b))
-    rests = sorted(b for b in counts if b.family == REST)
-    firsts = {block.family: block for block in reversed(layers)}
-    shrunk = [_shrunk(block, factors) for factors in _SHRINKS for block in layers]
-    return list(dict.fromkeys([*firsts.values(), *rests, *layers, *shrunk]))
-
-
-def planned_engines(cases: Sequence[Case], most: int) -> list[Case]:
-    """Return at most `most` whole engines that correct the sum of blocks: the cases and narrower versions of them in turn."""
-    engines: list[Case] = []
-    for scale in _ENGINE_SCALES:
-        for spec, size_hw in cases:
-            narrow = scale_backbone(spec, scale, WIDTH_STEP)
-            engines.append((replace(narrow, neck=round_width(spec.neck * scale, WIDTH_STEP)), size_hw))
-    return list(dict.fromkeys(_spread(list(dict.fromkeys(engines)), most)))
+    core_layers, core_rests = _parts(core)
+    student_layers, student_rests = _parts(students)
+    every = sorted({*core_layers, *student_layers}, key=lambda block: (-multiply_adds_of(block), block))
+    firsts = {block.family: block for block in reversed(every)}
+    shrunk = [_shrunk(block, factors) for factors in _SHRINKS for block in core_layers]
+    blocks = dict.fromkeys([*firsts.values(), *core_rests, *core_layers, *student_rests, *shrunk, *student_layers])
+    return TablePlan(tuple(blocks), tuple(dict.fromkeys(engines)))
 
 
 def rest_spec(block: Block) -> DetectorSpec:
@@ -49,8 +45,13 @@ def rest_spec(block: Block) -> DetectorSpec:
     return DetectorSpec("resnet_basic", WIDTH_STEP, stages, classes, neck=neck, head=head)
 
 
-def _weight(block: Block) -> float:
-    return layer_features(block.family, block.sizes, 1)[1]
+def _parts(cases: Sequence[Case]) -> tuple[list[Block], list[Block]]:
+    """Return layers, heaviest over all cases first, and rests."""
+    counts: Counter[Block] = Counter()
+    for spec, size_hw in cases:
+        counts.update(dict(blocks_of(spec, size_hw)))
+    layers = sorted((b for b in counts if b.family != REST), key=lambda b: (-counts[b] * multiply_adds_of(b), b))
+    return layers, sorted(b for b in counts if b.family == REST)
 
 
 def _shrunk(block: Block, factors: tuple[float, float]) -> Block:
@@ -62,9 +63,3 @@ def _shrunk(block: Block, factors: tuple[float, float]) -> Block:
     narrow_reads = reads if reads <= 3 else round_width(reads * factors[0], WIDTH_STEP)
     narrow_writes = round_width(writes * factors[1], WIDTH_STEP)
     return Block(block.family, (narrow_reads, narrow_writes, *rest))
-
-
-def _spread(items: list[Case], most: int) -> Iterable[Case]:
-    if len(items) <= most:
-        return items
-    return [items[index * len(items) // most] for index in range(most)]

@@ -1,5 +1,7 @@
 """Latency of a spec without the device: the sum of its fused blocks, corrected by whole engines."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,12 +9,11 @@ import numpy as np
 
 from jdnas.errors import TargetError
 from jdnas.spec import DetectorSpec
-from latency.blocks import REST, Block, SizeHW, blocks_of
+from latency.blocks import Block, Floats, SizeHW, blocks_of
+from latency.correction import Correction, fit_correction, group_sums
 from latency.family_model import FamilyModel
-from latency.fits import nonnegative_fit
 from latency.tables import LatencyTable
 
-_ENOUGH_ENGINES = 4
 Source = Literal["measured", "interpolated", "extrapolated"]
 
 
@@ -33,30 +34,26 @@ class Predictor:
     def __init__(self, table: LatencyTable) -> None:
         self.table = table
         self._families: dict[str, FamilyModel] = {}
-        self._block_ms: dict[Block, float] = {}
+        self._block_ms: dict[Block, float] = {block: timing.median_ms for block, timing in table.blocks.items()}
         self._spec_ms: dict[tuple[DetectorSpec, SizeHW], float] = {}
-        self._factors = (1.0, 1.0, 0.0)
-        self._factors = self._fit_factors()
+        sums = np.array([self._sums(row.spec, row.size_hw) for row in table.engines])
+        self._correction = fit_correction(sums, np.array([row.timing.median_ms for row in table.engines]))
 
     @property
-    def correction(self) -> tuple[float, float, float]:
-        """Factors of layers and rest, and the constant in ms, that whole engines taught."""
-        return self._factors
+    def correction(self) -> Correction:
+        """What whole engines taught, and the error of engines that were left out of that."""
+        return self._correction
 
     def latency_ms(self, spec: DetectorSpec, size_hw: SizeHW) -> float:
-        """Return the latency of one batch-1 inference; TargetError if the table has no row of a kind that `spec` needs."""
+        """Return the latency of one batch; TargetError if the table has no row of a kind that `spec` needs."""
         key = (spec, size_hw)
         if key not in self._spec_ms:
-            layers, rest = self._parts(spec, size_hw)
-            of_layers, of_rest, constant = self._factors
-            self._spec_ms[key] = of_layers * layers + of_rest * rest + constant
+            self._spec_ms[key] = self._correction.apply(self._sums(spec, size_hw))
         return self._spec_ms[key]
 
     def block_ms(self, block: Block) -> float:
         """Return the latency of one block: as measured where the table has it, else from its neighbours in the table."""
-        if block not in self._block_ms:
-            row = self.table.blocks.get(block)
-            self._block_ms[block] = row.median_ms if row else self._family(block.family).predict(block.sizes)
+        self._learn([block])
         return self._block_ms[block]
 
     def explain(self, spec: DetectorSpec, size_hw: SizeHW) -> list[BlockPrediction]:
@@ -70,14 +67,24 @@ class Predictor:
             lines.append(BlockPrediction(block, count, self.block_ms(block), source, rows))
         return sorted(lines, key=lambda line: -line.count * line.latency_ms)
 
-    def _parts(self, spec: DetectorSpec, size_hw: SizeHW) -> tuple[float, float]:
-        layers = rest = 0.0
-        for block, count in blocks_of(spec, size_hw):
-            if block.family == REST:
-                rest += count * self.block_ms(block)
-            else:
-                layers += count * self.block_ms(block)
-        return layers, rest
+    def width_step(self, family: str) -> int:
+        """Return the channels that the runtime seems to compute at a time in a family of blocks."""
+        return self._family(family).width_step
+
+    def _sums(self, spec: DetectorSpec, size_hw: SizeHW) -> Floats:
+        blocks = blocks_of(spec, size_hw)
+        self._learn(block for block, _ in blocks)
+        return group_sums([(block, count, self._block_ms[block]) for block, count in blocks])
+
+    def _learn(self, blocks: Iterable[Block]) -> None:
+        """Ask the models of the families for all blocks that are not known yet, those of one family at once."""
+        unknown: dict[str, list[Block]] = defaultdict(list)
+        for block in blocks:
+            if block not in self._block_ms:
+                unknown[block.family].append(block)
+        for family, members in unknown.items():
+            answers = self._family(family).predict([block.sizes for block in members])
+            self._block_ms.update(zip(members, answers.tolist(), strict=True))
 
     def _family(self, name: str) -> FamilyModel:
         if name not in self._families:
@@ -88,14 +95,3 @@ class Predictor:
                                   f"complete it with: jdnas latency measure --target {self.table.target}")  # fmt: skip
             self._families[name] = FamilyModel(name, rows)
         return self._families[name]
-
-    def _fit_factors(self) -> tuple[float, float, float]:
-        rows = [(*self._parts(e.spec, e.size_hw), e.timing.median_ms) for e in self.table.engines]
-        if not rows:
-            return 1.0, 1.0, 0.0
-        layers, rest, measured = np.array(rows).T
-        if len(rows) < _ENOUGH_ENGINES:
-            ratio = float(np.exp(np.mean(np.log(measured / (layers + rest)))))
-            return ratio, ratio, 0.0
-        of_layers, of_rest, constant = nonnegative_fit(np.stack((layers, rest, np.ones_like(rest)), 1), measured).tolist()
-        return of_layers, of_rest, constant

@@ -20,9 +20,13 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 _ACTIVATIONS = ("Relu", "Clip")
 
 
-def rest_graph(spec: DetectorSpec, size_hw: SizeHW) -> tuple[ModelProto, Mapping[str, Array]]:
-    """Export a detector with random weights, cut its layers with weights out, and return the graph and random feeds."""
-    model = cut_layers(_exported(spec, size_hw))
+def rest_graph(spec: DetectorSpec, size_hw: SizeHW) -> ModelProto:
+    """Export a detector with random weights and return it with its layers with weights cut out."""
+    return cut_layers(_exported(spec, size_hw))
+
+
+def rest_feeds(model: ModelProto, size_hw: SizeHW) -> Mapping[str, Array]:
+    """Return random inputs of a rest."""
     rng = np.random.default_rng(0)
     feeds: dict[str, Array] = {}
     for value in model.graph.input:
@@ -30,7 +34,7 @@ def rest_graph(spec: DetectorSpec, size_hw: SizeHW) -> tuple[ModelProto, Mapping
         feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
     if INPUT_NAMES[1] in feeds:
         feeds[INPUT_NAMES[1]] = np.array([size_hw], np.int64)
-    return model, feeds
+    return feeds
 
 
 def cut_layers(model: ModelProto) -> ModelProto:

@@ -1,5 +1,6 @@
 """Where a predicted latency comes from: a measured table, or what others published of the device."""
 
+import math
 from collections import defaultdict
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ class LatencySource(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return, as JSON data, the label and what the source rests on."""
 
+    def error_words(self) -> str:
+        """Say in words how far predictions may be off."""
+
 
 class TableSource:
     """Predictions from blocks and engines that were measured on the target."""
@@ -43,7 +47,17 @@ class TableSource:
     def describe(self) -> dict[str, Any]:
         """Return label, counts and provenance of the table."""
         table = self.predictor.table
-        return {"label": self.label, "blocks": len(table.blocks), "engines": len(table.engines), "provenance": table.provenance}
+        error = self.predictor.correction.error
+        known = None if math.isnan(error) else round(error, 4)
+        return {"label": self.label, "blocks": len(table.blocks), "engines": len(table.engines), "error_on_engines_left_out": known,
+                "provenance": table.provenance}  # fmt: skip
+
+    def error_words(self) -> str:
+        """Say how far engines that were left out of the fit were off."""
+        learnt = self.predictor.correction
+        if math.isnan(learnt.error):
+            return f"error unknown: {learnt.engines} whole engines in the table"
+        return f"engines left out of the fit: mean error {100 * learnt.error:.1f} %, nine in ten within {100 * learnt.p90:.1f} %"
 
 
 class PriorSource:
@@ -81,6 +95,10 @@ class PriorSource:
         """Return label, lineage, what is left out, and errors on held-out rows."""
         error = {name: getattr(self.prior.error, name) for name in self.prior.error.__slots__}
         return {"label": self.label, "lineage": self.prior.lineage, "covers": PRIOR_COVERS, "error_on_held_out_convolutions": error}
+
+    def error_words(self) -> str:
+        """Say how far single convolutions that were left out of the fit were off, and what is not in the sum."""
+        return f"single convolutions left out of the fit: mean error {100 * self.prior.error.mape:.1f} %; {PRIOR_COVERS}"
 
 
 def open_source(target: Target) -> LatencySource:

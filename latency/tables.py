@@ -89,8 +89,12 @@ def no_table(target: Target) -> TargetError:
     )
 
 
-def load_table(target: Target) -> LatencyTable:
-    """Return the table measured on this machine, else the one that came with jdnas; a TargetError says how to make one."""
+def load_table(target: Target, path: Path | None = None) -> LatencyTable:
+    """Return the table at `path`, else the one measured on this machine, else the shipped one; a TargetError says how to make one."""
+    if path is not None:
+        table = read_table(path)
+        check_target(table, target, path)
+        return table
     if (found := find_table(target)) is None:
         raise no_table(target)
     return found[0]

@@ -1,12 +1,59 @@
 """Commands of `jdnas latency`: targets, tables, benchmark."""
 
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 app = typer.Typer(no_args_is_help=True)
 TargetName = Annotated[str, typer.Option(help="A target's name or a YAML file.")]
+Bases = Annotated[
+    list[str] | None, typer.Option("--base", help="Base whose search space is meant; may be given several times [default: r18].")
+]
+PresetName = Annotated[str, typer.Option("--preset", help="Preset whose sizes and widths are meant.")]
+Sizes = Annotated[
+    list[str] | None, typer.Option("--size", help="Canvas as WIDTHxHEIGHT; may be given several times [default: the preset's].")
+]
+EnginesDir = Annotated[
+    Path | None,
+    typer.Option("--engines-dir", help="Keep exported engines here, and use those that are there (see: jdnas latency prepare)."),
+]
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(text: str) -> float:
+    from jdnas.errors import ConfigError
+
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "m")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"a budget is a time above 0 such as 30m, 90s or 15 (minutes); got {text!r}")
+    return seconds
+
+
+@contextmanager
+def _bar(budget: str) -> "Iterator[Callable[[int, int, str], None]]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn(f"of {budget}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("measuring", total=None)
+        yield lambda done, planned, what: bar.update(task, completed=done, total=planned, description=what)
+
+
+def _say_disturbed(provenance: dict[str, Any]) -> None:
+    for what in provenance.get("disturbances", []):
+        print(f"disturbed: {what}", file=sys.stderr)
 
 
 @app.command()
@@ -56,37 +103,109 @@ def import_conv_library(
 
 
 @app.command()
-def measure(
-    target: TargetName = "cpu-ort",
-    base: Annotated[str, typer.Option(help="Base whose search space is measured.")] = "r18",
-    preset: Annotated[str, typer.Option(help="Preset whose sizes and widths are measured.")] = "quick",
-    budget: Annotated[float, typer.Option(min=1, help="Minutes.")] = 15.0,
-    out: Annotated[Path | None, typer.Option(help="Table file; default: this user's table of the target.")] = None,
-) -> None:
-    """Measure a latency table on this machine; run it again to go on.
+def prepare(
+    engines_dir: Annotated[Path, typer.Argument(help="Folder for the exported engines.")],
+    target: TargetName = "cpu-ort", base: Bases = None, preset: PresetName = "quick", size: Sizes = None,
+    engines: Annotated[int, typer.Option(min=0, help="As for measure.")] = 24,
+    count: Annotated[int, typer.Option(min=3, help="As for validate.")] = 50,
+) -> None:  # fmt: skip
+    """Export the engines that measure and validate will need, and measure nothing: this part needs no quiet machine.
 
-    Example: jdnas latency measure --target cpu-ort --base lite0 --budget 10
+    Example: jdnas latency prepare engines/ --base r18 --base lite0
+    """
+    from jdnas.pipeline.tables import Space, prepare_for
+
+    space = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir)
+    with _bar("exports") as progress:
+        folder = prepare_for(target, space, engines=engines, count=count, progress=progress)
+    print(f"engines in {folder}")
+
+
+@app.command()
+def measure(
+    target: TargetName = "cpu-ort", base: Bases = None, preset: PresetName = "quick", size: Sizes = None, engines_dir: EnginesDir = None,
+    budget: Annotated[str, typer.Option(help="Time to spend, such as 30m, 90s or 15 (minutes).")] = "15m",
+    engines: Annotated[int, typer.Option(min=0, help="Whole engines that correct the sum of blocks.")] = 24,
+    out: Annotated[Path | None, typer.Option(help="Table file; default: this user's table of the target.")] = None,
+) -> None:  # fmt: skip
+    """Measure a latency table for the search spaces of some bases on this machine; run it again to go on.
+
+    Example: jdnas latency measure --target cpu-ort --base r18 --base lite0 --budget 20m
+    """
+    from jdnas.pipeline.tables import Space, measure_for
+
+    space, seconds = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir), _seconds(budget)
+    with _bar(budget) as progress:
+        path, table = measure_for(target, space, seconds, engines=engines, out=out, progress=progress)
+    _say_disturbed(table.provenance)
+    print(f"{len(table.blocks)} blocks and {len(table.engines)} engines in {path}")
+
+
+@app.command()
+def validate(
+    target: TargetName = "cpu-ort", base: Bases = None, preset: PresetName = "quick", size: Sizes = None, engines_dir: EnginesDir = None,
+    count: Annotated[int, typer.Option(min=3, help="Random students to measure whole.")] = 50,
+    budget: Annotated[str, typer.Option(help="Time to spend, such as 10m.")] = "10m",
+    table: Annotated[Path | None, typer.Option(help="Table to validate; default: the one that a search would use.")] = None,
+    out: Annotated[Path, typer.Option(help="JSON file for the result; a scatter plot goes beside it as .svg.")] = Path("validation.json"),
+) -> None:  # fmt: skip
+    """Hold predictions against random students measured whole, none of which the table was fitted to.
+
+    Example: jdnas latency validate --target cpu-ort --base r18 --base lite0 --count 50
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from jdnas.pipeline.tables import measure_for
+    from jdnas.cli.tables import validation_table
+    from jdnas.pipeline.tables import Space, validate_for
+    from jdnas.report.scatter import write_scatter
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("of {task.fields[budget]}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("measuring", total=None, budget=f"{budget:g} min")
-        path, rows = measure_for(
-            target, base, preset, budget * 60, out,
-            lambda done, planned, what: bar.update(task, completed=done, total=planned, description=what),
-        )  # fmt: skip
-    print(f"{rows} rows in {path}")
+    space, seconds = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir), _seconds(budget)
+    with _bar(budget) as progress:
+        result = validate_for(target, space, count, seconds, table=table, out=out, progress=progress)
+    _say_disturbed(result.provenance)
+    Console().print(validation_table(result))
+    print(f"{out}, {write_scatter(result.to_dict(), out.with_suffix('.svg'))}")
+
+
+@app.command()
+def adapt(
+    source: Annotated[Path, typer.Argument(help="Table of another device with the same runtime, precision and batch.")],
+    target: TargetName = "cpu-ort", base: Bases = None, preset: PresetName = "quick", size: Sizes = None, engines_dir: EnginesDir = None,
+    engines: Annotated[int, typer.Option(min=1, max=20, help="Whole engines to measure on this device.")] = 12,
+    budget: Annotated[str, typer.Option(help="Time to spend, such as 5m.")] = "10m",
+    out: Annotated[Path | None, typer.Option(help="Table file; default: this user's table of the target.")] = None,
+) -> None:  # fmt: skip
+    """Make a table of this device from another device's, with at most 20 engines measured here.
+
+    Example: jdnas latency adapt other_machine.json --target my_board.yaml --engines 12
+    """
+    from jdnas.pipeline.tables import Space, adapt_for
+    from latency.predictor import Predictor
+
+    space, seconds = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir), _seconds(budget)
+    with _bar(budget) as progress:
+        path, table = adapt_for(source, target, space, engines, seconds, out=out, progress=progress)
+    error = Predictor(table).correction.error
+    print(f"{len(table.blocks)} blocks of {source}, {len(table.engines)} engines measured here; mean error on engines left out "
+          f"{100 * error:.1f} %; {path}")  # fmt: skip
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A base's name, or a detector's .json file.")],
+    size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")],
+    target: TargetName = "cpu-ort",
+    rows: Annotated[int, typer.Option(min=0, help="Heaviest blocks to show, with the rows that their answers rest on.")] = 10,
+) -> None:
+    """Predict the latency of a detector on a target, with what the answer rests on and how far it may be off.
+
+    Example: jdnas latency predict r50 --size 1333x800 --target v100-trt
+    """
+    from rich.console import Console
+
+    from jdnas.cli.tables import prediction_table
+
+    Console().print(prediction_table(model, size, target, rows))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

@@ -13,7 +13,9 @@ from jdnas.spec import DetectorSpec
 
 if TYPE_CHECKING:
     from jdnas.pipeline.pool_quality import SubnetQuality
+    from latency.validation import Validation
 
+_CLASSES = 80
 PAPER_SIZE_HW = (800, 1333)
 
 
@@ -117,6 +119,47 @@ def quality_table(rows: "list[SubnetQuality]") -> Table:
     for row in sorted(rows, key=lambda r: (r.phase, r.gmac)):
         name = row.subnet if row.released else f"{row.subnet} *"
         table.add_row(str(row.phase + 1), name, row.role, f"{row.gmac:.3f}", f"{row.ap_before:.3f}", f"{row.ap_after:.3f}")
+    return table
+
+
+def validation_table(result: "Validation") -> Table:
+    """Return how far predictions are from measured engines, with the noise of measuring beside it."""
+    figures = result.figures()
+    table = Table(title=f"{result.target}: {figures['engines']} engines that nothing was fitted to", title_justify="left", box=SIMPLE)
+    table.add_column("")
+    table.add_column("", justify="right")
+    percent = {"mape": "mean error (MAPE)", "median_error": "median error", "largest_error": "largest error", "bias": "bias",
+               "within_5": "share within 5 %", "within_10": "share within 10 %",
+               "noise": "noise floor: two measurements of one engine differ by"}  # fmt: skip
+    for key, words in percent.items():
+        table.add_row(words, f"{100 * figures[key]:.1f} %")
+    table.add_row("Kendall tau", f"{figures['kendall_tau']:.3f}")
+    return table
+
+
+def prediction_table(model: str, size: str, target_name: str, rows: int) -> Table:
+    """Return a predicted latency, what it rests on, and the heaviest blocks or parts behind it."""
+    from jdnas.cli.specs import spec_of
+    from jdnas.sizes import size_hw_from_text
+    from latency.sources import PriorSource, TableSource, open_source
+    from latency.targets import load_target
+
+    source = open_source(load_target(target_name))
+    spec, size_hw = spec_of(model, _CLASSES), size_hw_from_text(size)
+    title = f"{model} at {size} on {target_name}: {source.latency_ms(spec, size_hw):.3f} ms, {source.label}; {source.error_words()}"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    if isinstance(source, PriorSource):
+        table.add_column("part")
+        table.add_column("ms", justify="right")
+        for part, latency_ms in source.parts_ms(spec, size_hw).items():
+            table.add_row(part, f"{latency_ms:.3f}")
+    elif isinstance(source, TableSource):
+        for column in ("block", "times", "ms each", "source", "rows of the table"):
+            table.add_column(column, overflow="fold")
+        for line in source.predictor.explain(spec, size_hw)[:rows]:
+            used = "; ".join(" ".join(map(str, row.sizes)) for row in line.rows)
+            table.add_row(f"{line.block.family} {' '.join(map(str, line.block.sizes))}", str(line.count), f"{line.latency_ms:.4f}",
+                          line.source, used)  # fmt: skip
     return table
 
 

@@ -12,7 +12,7 @@ from export.artifact import ArtifactInfo
 from jdnas.presets import preset, scale_backbone
 from jdnas.spec import DetectorSpec
 from latency.blocks import blocks_of, features_of
-from latency.plan import Case, planned_blocks
+from latency.plan import Case, TablePlan, plan_table
 from latency.tables import LatencyTable
 from latency.timing import Timing
 
@@ -56,7 +56,7 @@ def fake_engine(tmp_path: Path, spec: DetectorSpec) -> Path:
 
 def formula_ms(block):
     """Milliseconds that grow with every feature of a block."""
-    features = features_of(block.family)(block.family, block.sizes, 1)
+    (features,) = features_of(block.family)(block.family, np.array([block.sizes], float), 1)
     return 0.01 * features[0] + sum(1e-6 * feature for feature in features[1:])
 
 
@@ -66,9 +66,15 @@ def cases(spec: DetectorSpec) -> list[Case]:
 
 
 @pytest.fixture
+def plan(cases: list[Case]) -> TablePlan:
+    narrow = [(scale_backbone(spec, factor), size_hw) for spec, size_hw in cases for factor in (0.75, 0.5)]
+    return plan_table(cases, narrow, [*cases, *narrow[:1]])
+
+
+@pytest.fixture
 def table(cases: list[Case]) -> LatencyTable:
     made = LatencyTable("cpu-ort", "ort-cpu", "fp32", 1, {"cpu": "test", "threads": 1})
-    for block in planned_blocks(cases):
+    for block in plan_table(cases, [], []).blocks:
         ms = formula_ms(block)
         made.blocks[block] = Timing(ms, 0.9 * ms, 1.1 * ms, 10)
     return made

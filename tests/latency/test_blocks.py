@@ -9,7 +9,7 @@ from jdnas.errors import ConfigError
 from jdnas.models.complexity import layers
 from jdnas.presets import preset
 from latency.block_graphs import layer_graph
-from latency.blocks import REST, Block, blocks_of, layer_features, rounded
+from latency.blocks import REST, Block, blocks_of, layer_features, rest_features, rounded
 
 
 def test_every_layer_and_one_rest(spec):
@@ -20,12 +20,24 @@ def test_every_layer_and_one_rest(spec):
     assert Block("conv 7x7/2", (3, 16, 32, 48, 1)) in counts
 
 
+def features(make, family, *sizes, step=1):
+    (row,) = make(family, np.array([sizes], float), step)
+    return row.tolist()
+
+
 def test_features_by_hand():
     # 3x3, 4 -> 6 channels, 5x7 output, stride 2: 35 positions.
-    assert layer_features("conv 3x3/2", (4, 6, 5, 7, 1), 1) == (1, 35 * 9 * 4 * 6, 35 * (4 * 4 + 6), 9 * 4 * 6)
-    assert layer_features("depthwise 3x3/1", (6, 6, 5, 7, 1), 1) == (1, 35 * 9 * 6, 35 * 12, 9 * 6)
-    assert layer_features("grouped2 3x3/1", (6, 6, 5, 7, 1), 1) == (1, 35 * 9 * 2 * 6, 35 * 12, 9 * 2 * 6)
-    assert layer_features("linear", (4, 6, 1, 1, 10), 8) == (1, 10 * 64, 10 * 16, 64)
+    assert features(layer_features, "conv 3x3/2", 4, 6, 5, 7, 1) == [1, 35 * 9 * 4 * 6, 35 * (4 * 4 + 6), 9 * 4 * 6]
+    assert features(layer_features, "depthwise 3x3/1", 6, 6, 5, 7, 1) == [1, 35 * 9 * 6, 35 * 12, 9 * 6]
+    assert features(layer_features, "grouped2 3x3/1", 6, 6, 5, 7, 1) == [1, 35 * 9 * 2 * 6, 35 * 12, 9 * 2 * 6]
+    assert features(layer_features, "linear", 4, 6, 1, 1, 10, step=8) == [1, 10 * 64, 10 * 16, 64]
+
+
+def test_rest_by_hand():
+    # 64x64: anchors on 16x16, 8x8, 4x4, 2x2, 1x1 cells; 100 candidates at most in a level.
+    anchors = [768, 192, 48, 12, 3]
+    total, pairs = sum(anchors), 100**2 + 100**2 + 48**2 + 12**2 + 3**2
+    assert features(rest_features, REST, 64, 64, 100, 20, 10, 12, 3, step=8) == [1, total, pairs, 20 * 49 * 4 * 16, total * 16, 20 * 4]
 
 
 def test_groups_are_families_and_deformable_layers_are_refused():
@@ -37,7 +49,7 @@ def test_groups_are_families_and_deformable_layers_are_refused():
 
 
 def test_rounded_width():
-    assert [rounded(width, 8) for width in (3, 7, 8, 9)] == [3, 8, 8, 16]
+    assert rounded(np.array([3, 7, 8, 9]), 8).tolist() == [3, 8, 8, 16]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 import json
 
 import pytest
+from onnx import helper
 
 from jdnas.errors import TargetError
+from jdnas.spec import Stage
 from latency import measure
 from latency.blocks import REST, Block, blocks_of
-from latency.measure import measure_block, measure_table
-from latency.plan import planned_blocks, planned_engines, rest_spec
+from latency.measure import PreparedEngine, measure_block, measure_table, prepare
+from latency.plan import TablePlan, plan_table, rest_spec
+from latency.predictor import Predictor
 from latency.targets import load_target
 from latency.timing import Timing
 
@@ -18,25 +21,34 @@ def measured(monkeypatch, tmp_path):
     """Names of what would have been measured, in order."""
     log = []
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(measure, "measure_block", lambda block, target: log.append(block) or Timing(1.0, 1.0, 1.1, 5))
-    monkeypatch.setattr(measure, "measure_engine", lambda case, target: log.append(case) or Timing(9.0, 9.0, 9.1, 5))
+    monkeypatch.setattr(measure, "measure_block", lambda block, target, folder: log.append(block) or Timing(1.0, 1.0, 1.1, 5))
+    monkeypatch.setattr(measure, "measure_engine", lambda case, target, folder: log.append(case) or Timing(9.0, 9.0, 9.1, 5))
     return log
 
 
-def test_plan_covers_the_cases_first_a_row_of_each_family(cases):
-    blocks = planned_blocks(cases)
-    assert len(blocks) == len(set(blocks))
-    needed = {block for case in cases for block, _ in blocks_of(*case)}
-    assert needed <= set(blocks)
-    families = [block.family for block in blocks]
+def test_plan_covers_the_space_first_a_row_of_each_family(cases, plan):
+    assert len(plan.blocks) == len(set(plan.blocks))
+    needed = {block for case in plan.engines for block, _ in blocks_of(*case)}
+    assert needed <= set(plan.blocks)
+    families = [block.family for block in plan.blocks]
     kinds = len({block.family for block in needed if block.family != REST})
     assert len(set(families[:kinds])) == kinds
     assert families[kinds] == REST
 
 
-def test_plan_of_engines_is_bounded_and_distinct(cases):
-    engines = planned_engines(cases, 5)
-    assert len(engines) == len(set(engines)) == 5
+def test_the_core_comes_before_its_narrower_versions_and_the_students(cases, spec):
+    student = spec.with_stage(1, Stage(24, (16, 24)))
+    plan = plan_table(cases, [(student, (64, 64))], [])
+    core = {block for case in cases for block, _ in blocks_of(*case)}
+    own = {block for block, _ in blocks_of(student, (64, 64))} - core
+    places = {block: index for index, block in enumerate(plan.blocks)}
+    firsts = len({block.family for block in plan.blocks})
+    late = [places[block] for block in own if places[block] >= firsts]
+    assert late and max(places[block] for block in core) < min(late)
+
+
+def test_engines_are_not_repeated(cases):
+    assert plan_table(cases, [], [*cases, *cases]).engines == tuple(cases)
 
 
 def test_spec_of_a_rest_has_that_rest():
@@ -57,27 +69,37 @@ def test_the_least_disturbed_window_counts(monkeypatch):
     assert measure.steadiest(lambda: None, seconds=0.1).median_ms == 2.0
 
 
-def test_runs_continue_where_they_stopped(measured, cases, tmp_path):
+def test_runs_continue_where_they_stopped(measured, plan, tmp_path):
     path = tmp_path / "table.json"
     ticks = iter(range(1000))
-    part = measure_table(CPU, cases, budget_s=40, path=path, clock=lambda: next(ticks))
+    part = measure_table(CPU, plan, budget_s=40, path=path, clock=lambda: next(ticks))
     first = list(measured)
-    assert 0 < len(first) < len(planned_blocks(cases))
+    assert 0 < len(first) < len(plan.blocks)
     assert len(json.loads(path.read_text())["blocks"]) >= 1
     measured.clear()
     progress = []
-    full = measure_table(CPU, cases, budget_s=1e9, path=path, engines=3, on_progress=lambda *step: progress.append(step))
+    full = measure_table(CPU, plan, budget_s=1e9, path=path, on_progress=lambda *step: progress.append(step))
     assert not set(first) & set(measured)
-    assert set(part.blocks) < set(full.blocks) == set(planned_blocks(cases))
-    assert len(full.engines) >= 3
+    assert set(part.blocks) < set(full.blocks) == set(plan.blocks)
+    assert {(row.spec, row.size_hw) for row in full.engines} == set(plan.engines)
     assert progress[-1][0] == progress[-1][1]
     assert full.provenance["spread"] == pytest.approx(1.1)
+    measured.clear()
+    measure_table(CPU, plan, budget_s=1e9, path=path)
+    assert not measured
 
 
-def test_what_was_measured_survives_a_crash(measured, cases, tmp_path, monkeypatch):
+def test_a_short_budget_gives_a_usable_table(measured, plan, tmp_path, spec):
+    ticks = iter(range(1000))
+    part = measure_table(CPU, plan, budget_s=60, path=tmp_path / "table.json", clock=lambda: next(ticks))
+    assert part.engines and len(part.blocks) < 0.3 * len(plan.blocks)
+    assert Predictor(part).latency_ms(spec, (64, 64)) > 0
+
+
+def test_what_was_measured_survives_a_crash(measured, plan, tmp_path, monkeypatch):
     path = tmp_path / "table.json"
 
-    def fail(block, target):
+    def fail(block, target, folder):
         if len(measured) == 4:
             raise KeyboardInterrupt
         measured.append(block)
@@ -85,20 +107,50 @@ def test_what_was_measured_survives_a_crash(measured, cases, tmp_path, monkeypat
 
     monkeypatch.setattr(measure, "measure_block", fail)
     with pytest.raises(KeyboardInterrupt):
-        measure_table(CPU, cases, budget_s=1e9, path=path)
+        measure_table(CPU, plan, budget_s=1e9, path=path)
     assert sum(map(len, json.loads(path.read_text())["blocks"].values())) == 4
 
 
-def test_a_table_of_another_machine_is_not_continued(measured, cases, tmp_path):
+@pytest.mark.parametrize(("key", "value"), [("cpu", "another"), ("threads", 99), ("runtime_version", "0.1")])
+def test_a_table_of_another_machine_is_not_continued(measured, plan, tmp_path, key, value):
     path = tmp_path / "table.json"
-    table = measure_table(CPU, cases, budget_s=1e9, path=path, engines=0)
-    table.provenance["cpu"] = "another"
+    table = measure_table(CPU, TablePlan(plan.blocks[:3], ()), budget_s=1e9, path=path)
+    table.provenance[key] = value
     table.save(path)
-    with pytest.raises(TargetError, match="measured with cpu 'another'"):
-        measure_table(CPU, cases, budget_s=1e9, path=path)
+    with pytest.raises(TargetError, match=f"measured with {key} {value!r}, here it is"):
+        measure_table(CPU, plan, budget_s=1e9, path=path)
 
 
-def test_runtimes_that_cannot_be_measured(tmp_path, cases):
+def test_runtimes_that_cannot_be_measured(tmp_path, plan):
     with pytest.raises(TargetError, match="runtime 'tensorrt' of target 't4-trt' cannot be measured here"):
-        measure_table(load_target("t4-trt"), cases, budget_s=1.0, path=tmp_path / "x.json")
+        measure_table(load_target("t4-trt"), plan, budget_s=1.0, path=tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()
+
+
+def test_engines_are_exported_once(spec, tmp_path, monkeypatch):
+    exported = []
+
+    def export(state, spec, *, path, **_):
+        exported.append(path)
+        path.write_bytes(b"engine")
+
+    monkeypatch.setattr(measure, "export_onnx", export)
+    for _ in range(2):
+        with PreparedEngine((spec, (64, 96)), CPU, tmp_path):
+            pass
+    assert [path.name for path in exported] == [f"{spec.key}_96x64_b1.onnx"]
+    assert exported[0].exists()
+    with PreparedEngine((spec, (64, 96)), CPU):
+        pass
+    assert len(exported) == 2 and not exported[1].exists()
+
+
+def test_prepare_exports_rests_and_engines_and_measures_nothing(measured, plan, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(measure, "export_onnx", lambda state, spec, *, path, **_: made.append(path.name))
+    monkeypatch.setattr(measure, "rest_graph", lambda spec, size_hw: helper.make_model(helper.make_graph([], "rest", [], [])))
+    prepare(plan, CPU, tmp_path)
+    rests = [block for block in plan.blocks if block.family == REST]
+    assert len(made) == len(plan.engines)
+    assert len(list(tmp_path.glob("rest_*.onnx"))) == len(rests) > 0
+    assert not measured

@@ -1,0 +1,130 @@
+import json
+import math
+
+import pytest
+
+from jdnas.errors import TargetError
+from jdnas.presets import scale_backbone
+from jdnas.report.scatter import scatter_svg
+from latency import measure, validation
+from latency.predictor import Predictor
+from latency.tables import EngineRow
+from latency.targets import load_target
+from latency.timing import Timing
+from latency.validation import Pair, Validation, noise_floor, validate
+
+CPU = load_target("cpu-ort")
+
+
+def pair(spec, predicted, *measured):
+    return Pair(spec, (64, 64), measured, predicted)
+
+
+def test_figures_by_hand(spec):
+    pairs = (pair(spec, 10.4, 10.0, 10.2), pair(spec, 18.4, 20.0), pair(spec, 36.0, 30.0), pair(spec, 35.0, 40.0))
+    figures = Validation("t", pairs, {}).figures()
+    # Errors +4, -8, +20 and -12.5 %; of six pairs of engines one is in the wrong order.
+    assert figures["mape"] == pytest.approx((0.04 + 0.08 + 0.2 + 0.125) / 4)
+    assert (figures["within_5"], figures["within_10"], figures["engines"]) == (0.25, 0.5, 4)
+    assert figures["kendall_tau"] == pytest.approx((5 - 1) / 6)
+    assert figures["largest_error"] == pytest.approx(0.2)
+    assert figures["noise"] == pytest.approx(1 - 10.0 / 10.2)
+    assert math.isnan(noise_floor(pairs[1:]))
+
+
+@pytest.fixture
+def machine(monkeypatch, table, by_formula, tmp_path):
+    """A machine that takes 1.2 times what the blocks say, and what was measured on it."""
+    log = []
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(validation, "probe", lambda target: dict(table.provenance))
+
+    class Engine:
+        def __init__(self, case, target, folder):
+            self.case = case
+
+        def measure(self):
+            log.append(self.case)
+            ms = 1.2 * by_formula(*self.case) * (1 + 0.01 * (len(log) % 2))
+            return Timing(ms, ms, ms, 5)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(validation, "PreparedEngine", Engine)
+    return log
+
+
+@pytest.fixture
+def students(spec):
+    return [(scale_backbone(spec, factor), size) for factor in (1.0, 0.75, 0.5) for size in ((64, 64), (96, 96))]
+
+
+def test_engines_that_were_fitted_to_are_left_out(machine, table, students, by_formula, tmp_path):
+    ms = 1.2 * by_formula(*students[0])
+    table.engines.append(EngineRow(*students[0], Timing(ms, ms, ms, 5)))
+    result = validate(CPU, table, students, budget_s=1e9, path=tmp_path / "v.json")
+    assert [(p.spec, p.size_hw) for p in result.pairs] == students[1:]
+    assert students[0] not in machine
+    figures = result.figures()
+    assert figures["mape"] < 0.02 and figures["within_5"] == 1.0
+    assert 0 < figures["noise"] < 0.011
+    assert result.pairs[0].predicted_ms == Predictor(table).latency_ms(*students[1])
+
+
+def test_what_was_measured_is_not_measured_again(machine, table, students, tmp_path):
+    path = tmp_path / "v.json"
+    ticks = iter(range(1000))
+    validate(CPU, table, students, budget_s=5, path=path, clock=lambda: next(ticks))
+    first = list(machine)
+    assert 0 < len(set(first)) < len(students)
+    machine.clear()
+    progress = []
+    result = validate(CPU, table, students, budget_s=1e9, path=path, on_progress=lambda *step: progress.append(step))
+    assert not set(first) & set(machine)
+    assert len(result.pairs) == len(students) == progress[-1][0]
+    kept = json.loads(path.read_text())
+    assert kept["figures"]["engines"] == len(students)
+
+
+def test_problems(machine, table, students, tmp_path):
+    path = tmp_path / "v.json"
+    with pytest.raises(TargetError, match="only 0 engines were measured, at least 3 are needed"):
+        validate(CPU, table, students, budget_s=-1, path=path)
+    path.write_text("{")
+    with pytest.raises(TargetError, match="is not a validation that jdnas wrote"):
+        validate(CPU, table, students, budget_s=1, path=path)
+    path.write_text(json.dumps({"target": "other", "pairs": [], "provenance": {}}))
+    with pytest.raises(TargetError, match="holds a validation of 'other', not of 'cpu-ort'"):
+        validate(CPU, table, students, budget_s=1, path=path)
+    table.provenance["threads"] = 5
+    path.unlink()
+    with pytest.raises(TargetError, match="runtime 'tensorrt'"):
+        validate(load_target("t4-trt"), table, students, budget_s=1, path=path)
+    assert not path.exists()
+
+
+def test_a_table_of_another_machine_is_not_validated_here(machine, table, students, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "probe", lambda target: {**table.provenance, "cpu": "another"})
+    with pytest.raises(TargetError, match="the table of 'cpu-ort' was measured with cpu 'test', here it is 'another'"):
+        validate(CPU, table, students, budget_s=1, path=tmp_path / "v.json")
+
+
+def test_noise_is_measured_in_sessions_of_their_own(spec, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(measure, "export_onnx", lambda state, spec, *, path, **_: path.write_bytes(b""))
+    monkeypatch.setattr(measure, "OrtSession", lambda *_, **__: opened.append(1) or type("S", (), {"bind": lambda self, feeds: None})())
+    monkeypatch.setattr(measure, "steadiest", lambda call, *, seconds: Timing(1.0, 1.0, 1.0, 5))
+    assert validation._measure((spec, (64, 64)), CPU, 3, tmp_path) == (1.0, 1.0, 1.0)
+    assert len(opened) == 3
+
+
+def test_scatter(spec):
+    svg = scatter_svg(Validation("my <box>", (pair(spec, 10.4, 10.0), pair(spec, 18.4, 20.0), pair(spec, 36.0, 30.0)), {}).to_dict())
+    assert svg.count("<circle") == 3 and "my &lt;box&gt;: 3 engines" in svg
+    import xml.etree.ElementTree as ElementTree
+
+    ElementTree.fromstring(svg)
