@@ -7,7 +7,7 @@ from jdnas.errors import TargetError
 from jdnas.spec import Stage
 from latency import measure
 from latency.blocks import REST, Block, blocks_of
-from latency.measure import PreparedEngine, measure_block, measure_table, prepare
+from latency.measure import PreparedEngine, in_turns, measure_block, measure_table, prepare
 from latency.plan import TablePlan, plan_table, rest_spec
 from latency.predictor import Predictor
 from latency.targets import load_target
@@ -87,6 +87,14 @@ def test_runs_continue_where_they_stopped(measured, plan, tmp_path):
     measured.clear()
     measure_table(CPU, plan, budget_s=1e9, path=path)
     assert not measured
+
+
+def test_engines_come_among_the_first_quarter_of_the_blocks(cases):
+    blocks = [Block("linear", (8, 8, 1, 1, rows)) for rows in range(64)]
+    tasks = in_turns(blocks, [*cases, cases[0]])
+    assert [task for task in tasks if isinstance(task, Block)] == blocks
+    assert [index for index, task in enumerate(tasks) if not isinstance(task, Block)] == [4, 11, 18]
+    assert in_turns(blocks, []) == blocks and in_turns([], cases) == list(cases)
 
 
 def test_a_short_budget_gives_a_usable_table(measured, plan, tmp_path, spec):
