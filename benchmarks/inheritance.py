@@ -52,7 +52,7 @@ def start_state(context: Context, trained: State, decision: Decision, start: str
 
 
 def train_one(context: Context, trained: State, name: str, start: str, seed: int, epochs: float, stem: Path) -> dict[str, Any]:
-    decision = decide(trained, context.base_spec, ACTIONS[name], context.config.student.rules(context.base_spec), seed=seed)
+    decision = decide(trained, context.base_spec, ACTIONS[name], context.config.action_rules(context.base_spec), seed=seed)
     state = start_state(context, trained, decision, start, seed)
     settings = context.config.candidate_train
     steps, resume = steps_of(epochs, len(context.train.records), settings.batch), Resume(stem.with_suffix(".partial.safetensors"), 30.0)
@@ -75,16 +75,17 @@ def plot(results: list[dict[str, Any]], base_ap: float, title: str, path: Path) 
     matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "jdnas"}
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    names = [name for name in ACTIONS if any(r["action"] == name for r in results)]
+    figure, axes = pyplot.subplots(figsize=(7.5, 3.4), layout="constrained")
     for place, (start, colour) in enumerate(zip(STARTS, ("#1f6f8b", "#e0a458", "#9a9a9a"), strict=True)):
-        for group, name in enumerate(ACTIONS):
+        for group, name in enumerate(names):
             values = [r["ap"] for r in results if (r["action"], r["start"]) == (name, start)]
             if values:
                 x = group + (place - 1) * 0.27
                 axes.bar(x, mean(values), 0.25, color=colour, label=start if group == 0 else None)
                 axes.plot([x] * len(values), values, ".", color="black", markersize=4)
     axes.axhline(base_ap, color="black", linewidth=0.8, linestyle="--", label="base before the action")
-    axes.set_xticks(range(len(ACTIONS)), list(ACTIONS))
+    axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("AP after the training")
     axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=9)
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--actions", nargs="+", choices=list(ACTIONS), default=list(ACTIONS))
     parser.add_argument("--size", help="canvas as WIDTHxHEIGHT; default: the largest of the settings")
     parser.add_argument("--work", type=Path, default=Path("runs/prune_base/inheritance"))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "inheritance.json")
@@ -132,7 +134,7 @@ def main() -> None:
     context, trained = open_detector(resolve(arguments.preset, overrides), arguments.weights, arguments.size)
     results, left = [], arguments.max_runs
     for seed in arguments.seeds:
-        for name in ACTIONS:
+        for name in arguments.actions:
             for start in STARTS:
                 stem = arguments.work / f"{name.replace(' ', '_').replace('%', 'percent')}_{start}_{seed}"
                 if stem.with_suffix(".json").exists():

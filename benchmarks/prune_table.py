@@ -25,22 +25,32 @@ from jdnas.pipeline.prune import open_detector
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action
 from jdnas.student.inherit import decide, transform
-from jdnas.training.checkpoint import read_json, write_json
+from jdnas.training.checkpoint import has_detector, load_detector, read_json, save_detector, write_json
 from jdnas.training.loop import Resume
 from jdnas.training.schedule import steps_of
 
 RATIOS = (0.1, 0.2, 0.3)
 
 
-def pruned(context: Context, state: State, method: str, ratio: float) -> tuple[State, DetectorSpec]:
-    """Prune with one of the methods; Torch-Pruning's share is the one that gives the multiply-adds of ours."""
-    spec, rules = context.base_spec, context.config.student.rules(context.base_spec)
-    if ratio == 0:
-        return state, spec
-    decision = decide(state, spec, Action("prune_channels", ratio=ratio), rules)
-    if method == "jdnas":
-        return transform(state, decision), decision.target
-    return prune_to(spec, state, multiply_adds(decision.target, context.base_size_hw), context.base_size_hw, round_to=rules.width_step)
+def pruned(context: Context, state: State, method: str, ratio: float, stem: Path) -> tuple[State, DetectorSpec, dict[str, Any]]:
+    """Prune with one of the methods and evaluate before any training; what comes out is kept at `stem` for all seeds.
+
+    Torch-Pruning's share of channels is the one that gives the multiply-adds of ours.
+    """
+    if has_detector(stem):
+        spec, smaller, meta = load_detector(stem)
+        return smaller, spec, meta
+    spec, rules, size_hw = context.base_spec, context.config.action_rules(context.base_spec), context.base_size_hw
+    smaller, target = state, spec
+    if ratio:
+        decision = decide(state, spec, Action("prune_channels", ratio=ratio), rules)
+        smaller, target = transform(state, decision), decision.target
+        if method == "torch-pruning":
+            smaller, target = prune_to(spec, state, multiply_adds(target, size_hw), size_hw, round_to=rules.width_step)
+    metrics = evaluate_detector(context, target, smaller, size_hw)
+    meta = {"ap_before": metrics.ap, "ap50_before": metrics.ap50}
+    save_detector(stem, target, smaller, meta)
+    return smaller, target, meta
 
 
 def figures(context: Context, spec: DetectorSpec) -> dict[str, Any]:
@@ -53,8 +63,7 @@ def figures(context: Context, spec: DetectorSpec) -> dict[str, Any]:
 
 def train_one(context: Context, state: State, method: str, ratio: float, seed: int, epochs: float, stem: Path) -> dict[str, Any]:
     """Prune, evaluate, fine-tune, evaluate."""
-    smaller, spec = pruned(context, state, method, ratio)
-    before = evaluate_detector(context, spec, smaller, context.base_size_hw)
+    smaller, spec, before = pruned(context, state, method, ratio, stem.with_name(f"{method}_{100 * ratio:.0f}_pruned"))
     train = context.config.candidate_train
     resume = Resume(stem.with_suffix(".partial.safetensors"), 30.0)
     steps, started = steps_of(epochs, len(context.train.records), train.batch), time.monotonic()
@@ -62,8 +71,8 @@ def train_one(context: Context, state: State, method: str, ratio: float, seed: i
     after = evaluate_detector(context, spec, tuned, context.base_size_hw)
     result = {
         "method": method, "ratio": ratio, "seed": seed, "images": report.images, "seconds": round(time.monotonic() - started, 1),
-        "skipped": report.skipped, "ap_before": before.ap, "ap50_before": before.ap50, "ap": after.ap, "ap50": after.ap50,
-        **figures(context, spec), "spec": spec.to_dict(),
+        "skipped": report.skipped, "ap": after.ap, "ap50": after.ap50,
+        **before, **figures(context, spec), "spec": spec.to_dict(),
     }  # fmt: skip
     write_json(stem.with_suffix(".json"), result)
     resume.path.unlink(missing_ok=True)

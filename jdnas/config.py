@@ -14,6 +14,7 @@ from jdnas.spec import DetectorSpec
 from jdnas.student.actions import ActionRules
 from jdnas.teacher.settings import PoolSettings
 from jdnas.training.settings import TrainSettings
+from latency.targets import load_target
 
 DEFAULT_PRESET = "quick"
 
@@ -60,7 +61,7 @@ class StudentSettings(Settings):
     parent's optimizer state where shapes allow, instead of starting it anew.
     """
 
-    width_step: int = Field(8, ge=1)
+    width_step: int | None = Field(None, ge=1, description="None: that of the target's precision, 8 or for int8 32")
     min_width: int = Field(8, ge=1)
     prune_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.05, 0.1), min_length=1)
     extra_depth: int = Field(2, ge=0)
@@ -71,10 +72,10 @@ class StudentSettings(Settings):
     head_weight: float = Field(0.3, ge=0, lt=1)
     min_proposals: int = Field(32, ge=1)
 
-    def rules(self, base: DetectorSpec) -> ActionRules:
-        """Return the rules of student actions around a base."""
+    def rules(self, base: DetectorSpec, *, width_step: int = 8) -> ActionRules:
+        """Return the rules of student actions around a base; `width_step` counts where the settings have none."""
         return ActionRules(
-            width_step=self.width_step, min_width=self.min_width, prune_ratios=self.prune_ratios, heads=self.heads,
+            width_step=self.width_step or width_step, min_width=self.min_width, prune_ratios=self.prune_ratios, heads=self.heads,
             head_ratios=self.head_ratios, head_weight=self.head_weight, min_proposals=self.min_proposals,
             max_depths=tuple(depth + self.extra_depth for depth in base.depths),
         )  # fmt: skip
@@ -108,6 +109,15 @@ class RunConfig(Settings):
     parity_images: int = Field(32, ge=1)
     benchmark_seconds: float = Field(10.0, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)
+
+    @property
+    def width_step(self) -> int:
+        """What the student's widths are multiples of: the setting, else what suits the target."""
+        return self.student.width_step or load_target(self.target).width_step
+
+    def action_rules(self, base: DetectorSpec) -> ActionRules:
+        """Return the rules of student actions around a base, with the width step of the target."""
+        return self.student.rules(base, width_step=self.width_step)
 
 
 def presets_folder() -> Path:

@@ -42,6 +42,11 @@ class Target(BaseModel):
     _folder: Path | None = PrivateAttr(default=None)
 
     @property
+    def width_step(self) -> int:
+        """What channel counts should be multiples of: 8 for the tiles of fp16 kernels and of vector units, 32 for those of int8."""
+        return 32 if self.precision == "int8" else 8
+
+    @property
     def table_path(self) -> Path:
         """Where measurements of this target go: beside a user's own target file, else in the user's data folder."""
         return (self._folder or user_tables()) / f"{self.name}.json"

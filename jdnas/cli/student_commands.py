@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jdnas.cli.run_commands import Device, Override, Preset, Quiet, Seed
+from jdnas.cli.run_commands import Device, Override, Preset, Quiet, Seed, TargetName
 
 if TYPE_CHECKING:
     from jdnas.config import RunConfig
@@ -27,7 +27,8 @@ def _settings(preset: str | None, overrides: list[str] | None, **given: Any) -> 
 
 @app.command()
 def actions(
-    spec: Spec, generation: Generation = 0, preset: Preset = None, override: Override = None, classes: Classes = 80, size: Size = PAPER_SIZE
+    spec: Spec, generation: Generation = 0, target: TargetName = None, preset: Preset = None, override: Override = None,
+    classes: Classes = 80, size: Size = PAPER_SIZE,
 ) -> None:  # fmt: skip
     """List the legal actions of a student, and how likely each is.
 
@@ -40,14 +41,15 @@ def actions(
     from jdnas.sizes import size_hw_from_text
 
     student = spec_of(spec, classes)
-    rules = _settings(preset, override).student.rules(student)
+    rules = _settings(preset, override, target=target).action_rules(student)
     Console().print(actions_table(spec, student, rules, generation, size_hw_from_text(size)))
 
 
 @app.command()
 def sample(
     spec: Spec, count: Annotated[int, typer.Option(min=1, help="Actions to draw, one after the other.")] = 1, generation: Generation = 0,
-    preset: Preset = None, override: Override = None, seed: Seed = None, classes: Classes = 80, size: Size = PAPER_SIZE,
+    target: TargetName = None, preset: Preset = None, override: Override = None, seed: Seed = None,
+    classes: Classes = 80, size: Size = PAPER_SIZE,
     apply: Annotated[bool, typer.Option("--apply", help="Apply each action to the student that the one before it left.")] = False,
 ) -> None:  # fmt: skip
     """Draw legal actions with the paper's preferences; one JSON object per line. With --apply, say what each does to the student.
@@ -64,7 +66,8 @@ def sample(
     from jdnas.student.actions import sample_action
 
     student, state = weights_of(spec, classes)
-    rules, rng, size_hw = _settings(preset, override).student.rules(student), random.Random(seed or 0), size_hw_from_text(size)
+    rules = _settings(preset, override, target=target).action_rules(student)
+    rng, size_hw = random.Random(seed or 0), size_hw_from_text(size)
     for number in range(count):
         action = sample_action(student, rng, generation + number * apply, rules)
         if action is None:
@@ -98,7 +101,8 @@ def prune(
     kind: Annotated[str, typer.Option(help="What to prune: the backbone's channels, or neck or heads (prune_rpn ...).")] = "prune_channels",
     finetune_epochs: Annotated[float, typer.Option(min=0, help="Epochs of training after pruning.")] = 3.0,
     size: Canvas = None,
-    preset: Preset = None, override: Override = None, seed: Seed = None, device: Device = None, quiet: Quiet = False,
+    target: TargetName = None, preset: Preset = None, override: Override = None, seed: Seed = None, device: Device = None,
+    quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Prune a trained detector and fine-tune it: channels by their batch norm gammas, ranked over the whole backbone.
 
@@ -111,7 +115,7 @@ def prune(
     from jdnas.pipeline.prune import prune as run
     from jdnas.pipeline.prune import prune_action, report_line
 
-    config = _settings(preset, override, data=data, weights=str(weights), seed=seed, device=device)
+    config = _settings(preset, override, data=data, target=target, weights=str(weights), seed=seed, device=device)
     report = run(
         config, weights, out, action=prune_action(kind, ratio), epochs=finetune_epochs, size=size, console=Console(), quiet=quiet
     )  # fmt: skip

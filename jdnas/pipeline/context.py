@@ -121,7 +121,7 @@ def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> Detecto
     if config.weights is None:
         spec, has_heads = preset(config.base, num_classes), False
         if config.base not in PRETRAINED:
-            spec = scale_backbone(spec, model.scratch_width, config.student.width_step)
+            spec = scale_backbone(spec, model.scratch_width, config.width_step)
     else:
         spec, has_heads = spec_of_weights(Path(config.weights))
     head = replace(

@@ -95,7 +95,7 @@ def prune(
     check_out(out, weights)
     context, state = open_detector(config, weights, size)
     spec, size_hw, stem = context.base_spec, context.base_size_hw, out.with_suffix("")
-    rules = replace(config.student.rules(spec), heads=True)  # what is asked for by name is allowed
+    rules = replace(config.action_rules(spec), heads=True)  # what is asked for by name is allowed
     decision = decide(state, spec, action, rules, seed=config.seed)
     train = context.config.candidate_train.model_copy(update={"epochs": max(epochs, 1e-9)})
     steps = steps_of(epochs, len(context.train.records), train.batch) if epochs > 0 else 0

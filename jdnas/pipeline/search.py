@@ -42,7 +42,7 @@ def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobPro
     task = SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
     steps = max(1, round(context.config.candidate_train.epochs * len(context.train.records) / context.config.candidate_train.batch))
     workshop = StudentWorkshop(
-        context, pool, context.config.student.rules(context.base_spec), on_step=progress.steps(plan.candidate * 0.8, steps)
+        context, pool, context.config.action_rules(context.base_spec), on_step=progress.steps(plan.candidate * 0.8, steps)
     )
     before = progress.done
 

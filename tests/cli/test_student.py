@@ -1,7 +1,9 @@
 """`jdnas student`: legal actions, drawn actions, and what they do."""
 
 import json
+from pathlib import Path
 
+from jdnas.config import resolve
 from jdnas.presets import preset
 from jdnas.student.actions import Action, ActionRules, legal_actions
 from jdnas.student.heads import HEAD_KINDS
@@ -21,6 +23,15 @@ def test_legal_actions_are_listed_with_their_chances(jdnas) -> None:
 def test_the_deploy_preset_reaches_the_heads(jdnas) -> None:
     out = jdnas("student", "actions", "lite0", "--preset", "deploy").out
     assert all(kind in out for kind in HEAD_KINDS)
+
+
+def test_widths_follow_the_steps_of_the_target(jdnas) -> None:
+    Path("tiny.yaml").write_text("name: tiny\ndevice: some\nruntime: tensorrt\nprecision: int8\n")
+    out = jdnas("student", "actions", "r18", "--set", "student.heads=true", "--target", "tiny.yaml").out
+    assert "1000 to 864" in out and "1000 to 872" in jdnas("student", "actions", "r18", "--set", "student.heads=true").out
+    assert resolve("quick", {"target": "tiny.yaml"}).width_step == 32
+    assert resolve("quick", {"target": "t4-trt"}).width_step == 8
+    assert resolve("quick", {"target": "tiny.yaml", "student": {"width_step": 16}}).width_step == 16
 
 
 def test_drawn_actions_are_json_and_follow_the_seed(jdnas) -> None:

@@ -39,7 +39,7 @@ def _inherited(context: Context, number: int, parent: int, action: Action | None
         return state, FitReport(images=1)
 
     monkeypatch.setattr(module, "train_detector", train)
-    space = StudentWorkshop(context, MagicMock(), context.config.student.rules(context.base_spec))
+    space = StudentWorkshop(context, MagicMock(), context.config.action_rules(context.base_spec))
     data = None if action is None else action.to_dict()
     candidate = Candidate(number, parent, 0, "student", data, context.base_spec, context.base_spec, 1)
     space.evaluate(candidate, space.evolve(candidate))
