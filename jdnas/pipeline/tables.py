@@ -68,7 +68,7 @@ def table_plan(space: Space, target: Target, engines: int) -> TablePlan:
     configs = space.configs()
     for config in configs:
         sizes = canvases(config, space.sizes or target.sizes)
-        base, rules = base_of(config, sizes), config.student.rules(base_of(config, sizes))
+        base, rules = base_of(config, sizes), config.action_rules(base_of(config, sizes))
         pool = make_space(base, config.pool)
         core += [(spec, size) for spec in (base, pool.largest, pool.smallest) for size in sizes]
         drawn = random_students(base, rules, STUDENTS, BLOCK_SEED)
@@ -107,7 +107,7 @@ def validation_cases(space: Space, target: Target, count: int) -> list[Case]:
     for config in configs:
         sizes = canvases(config, space.sizes or target.sizes)
         base = base_of(config, sizes)
-        students = random_students(base, config.student.rules(base), -(-count // len(configs)), VALIDATION_SEED)
+        students = random_students(base, config.action_rules(base), -(-count // len(configs)), VALIDATION_SEED)
         per_base.append([(spec, sizes[index % len(sizes)]) for index, spec in enumerate(students)])
     return [case for group in zip(*per_base, strict=False) for case in group][:count]
 
