@@ -13,6 +13,7 @@ from jdnas.settings import Settings
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import ActionRules
 from jdnas.teacher.settings import PoolSettings
+from jdnas.training.schedule import schedule_named
 from jdnas.training.settings import TrainSettings
 from latency.targets import load_target
 
@@ -151,11 +152,17 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_yaml(known[name])
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings with those of `over` on top."""
     merged = dict(base)
     for key, value in over.items():
-        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        merged[key] = merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
     return merged
+
+
+def scheduled(name: str | None) -> dict[str, Any]:
+    """Return the settings of base training that a named schedule stands for; none where no name is given."""
+    return {} if name is None else {"base_train": schedule_named(name)}
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
@@ -171,7 +178,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {pair}: the value is not valid YAML; write lists as [1, 2] and quote special characters") from error
         for key in reversed(path.split(".")):
             nested = {key: nested}
-        result = _merge(result, nested)
+        result = merge(result, nested)
     return result
 
 
@@ -202,13 +209,13 @@ def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
 
 def resolve(preset: str, overrides: dict[str, Any]) -> RunConfig:
     """Return the preset's settings with `overrides` on top."""
-    settings = _merge(read_preset(preset), overrides)
+    settings = merge(read_preset(preset), overrides)
     return make_config({**settings, "preset": preset}, source=f"settings (preset {preset!r} and the command line)")
 
 
 def resolve_kept(path: Path, overrides: dict[str, Any]) -> RunConfig:
     """Return the settings that a run folder keeps in its config.yaml, with `overrides` on top."""
-    return make_config(_merge(read_yaml(path), overrides), source=str(path))
+    return make_config(merge(read_yaml(path), overrides), source=str(path))
 
 
 def dump(config: RunConfig) -> str:

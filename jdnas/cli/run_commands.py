@@ -35,15 +35,21 @@ Override = Annotated[
 Trials = Annotated[int | None, typer.Option(min=0, help="Candidates to search beyond the base.")]
 MaxLatency = Annotated[float | None, typer.Option(min=0, help="Look for the best AP within this predicted latency in ms, not for H.")]
 MinAp = Annotated[float | None, typer.Option(min=0, max=1, help="Look for the cheapest detector with at least this AP, not for H.")]
+Schedule = Annotated[str | None, typer.Option(help="Training schedule by name: 1x, 2x, 1x+ms or 2x+ms; default: that of the preset.")]
+Devices = Annotated[int, typer.Option(help="Devices of this machine that train together; more than 1 needs the extra `distributed`.")]
+Nodes = Annotated[int, typer.Option(help="Machines that train together; start the same command on each.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir (or begin it if it is not there).")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
-def _config(preset: str | None, overrides: list[str] | None, resumed: Path | None = None, **given: Any) -> "RunConfig":
+def _config(
+    preset: str | None, overrides: list[str] | None, resumed: Path | None = None, schedule: str | None = None, **given: Any
+) -> "RunConfig":
     """Resolve the settings; without a preset, those of the run in the folder `resumed` come first, if there is one."""
-    from jdnas.config import DEFAULT_PRESET, parse_overrides, resolve, resolve_kept
+    from jdnas.config import DEFAULT_PRESET, merge, parse_overrides, resolve, resolve_kept, scheduled
 
     chosen = parse_overrides(overrides or []) | {key: value for key, value in given.items() if value is not None}
+    chosen = merge(scheduled(schedule), chosen)
     if preset is None and resumed is not None and (resumed / "config.yaml").is_file():
         return resolve_kept(resumed / "config.yaml", chosen)
     return resolve(preset or DEFAULT_PRESET, chosen)
@@ -104,25 +110,26 @@ def optimize(
     _run(run_dir, work)
 
 
-def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: bool) -> None:
+def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: bool, devices: int = 1, nodes: int = 1) -> None:
     def work(console: "Console") -> None:
         from jdnas.pipeline.optimize import run_until
 
-        run_until(step, config, run_dir, resume=resume, console=console, quiet=quiet)
+        run_until(step, config, run_dir, resume=resume, console=console, quiet=quiet, devices=devices, nodes=nodes)
 
     _run(run_dir, work)
 
 
 def train(
     base: Base = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/train"), weights: Weights = None,
-    seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
+    schedule: Schedule = None, devices: Devices = 1, nodes: Nodes = 1, seed: Seed = None, device: Device = None,
+    override: Override = None, resume: Resume = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Train and evaluate the base detector alone.
+    """Train and evaluate the base detector alone, on one device or several.
 
-    Example: jdnas train --base lite0 --data my_data --set base_train.epochs=12
+    Example: jdnas train --base lite0 --data my_data --schedule 2x+ms --devices 8
     """
-    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
-    _until("base", config, run_dir, resume, quiet)
+    config = _config(preset, override, _resumed(run_dir, resume), schedule, base=base, data=data, weights=weights, seed=seed, device=device)
+    _until("base", config, run_dir, resume, quiet, devices, nodes)
 
 
 def teacher_train(

@@ -86,6 +86,11 @@ def class_change(given: WeightFile, spec: DetectorSpec) -> list[str]:
     return [f"class scores and box deltas begin anew for {spec.num_classes} classes (the file has {given.spec.num_classes})"]
 
 
+def base_resume(context: Context) -> Resume:
+    """Return where base training keeps its unfinished state."""
+    return Resume(context.folder.base.with_name("base.partial.safetensors"), context.config.checkpoint_seconds)
+
+
 def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
     """Train and evaluate the base detector, or read it where that was done; return its weights."""
     stem, settings = context.folder.base, context.config.base_train
@@ -100,7 +105,7 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
     with progress.stage(f"Base detector {name}: training from {origin}", units):
         steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
         momentum: State | None = {} if context.config.student.inherit_optimizer else None
-        resume = Resume(stem.with_name("base.partial.safetensors"), context.config.checkpoint_seconds)
+        resume = base_resume(context)
         state, report = train_detector(
             context,
             context.base_spec,
@@ -114,7 +119,7 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
         metrics = evaluate_detector(context, context.base_spec, state, context.base_size_hw)
         progress.say(f"  base AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f}) after {report.images} images in {report.seconds:.0f} s")
     meta = {"images": report.images, "seconds": report.seconds, "skipped_steps": report.skipped, "curve": report.curve,
-            "metrics": metrics.to_dict(), "origin": origin}  # fmt: skip
+            "metrics": metrics.to_dict(), "origin": origin, "scores": report.scores, "stopped_early": report.stopped_early}  # fmt: skip
     save_momentum(stem, context.base_spec, momentum)
     save_detector(stem, context.base_spec, state, meta)
     resume.path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """`jdnas optimize`: the main job. Every step leaves its result in the run folder and is skipped when it is there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.pipeline.search import Control, ensure_control, run_search
 from jdnas.pipeline.speed import check_target, cost_name, make_cost, speeds, unmeasured_note
 from jdnas.pipeline.summary import draw_examples, make_summary, report_data
+from jdnas.pipeline.together import check_devices, follow, with_team
 from jdnas.report.build import write_report
 from jdnas.search.climb import SearchResult
 from jdnas.search.history import History, Trial
 from jdnas.search.workshop import Cost, size_hw_from_key
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import load_detector, read_json, save_detector, write_json
+from jdnas.training.distributed import ALONE, is_first_process
 from latency.here import standing
 from latency.targets import load_target
 
@@ -60,8 +63,14 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
             return _deliver_and_report(context, result, student, control, base_state, command, progress)
 
 
-def run_until(step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False) -> None:
-    """Run the first steps of the main job in a run folder: up to "base", "pool" or "search"."""
+def run_until(
+    step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False, devices: int = 1, nodes: int = 1
+) -> None:  # fmt: skip
+    """Run the first steps of the main job in a run folder: up to "base", "pool" or "search"; the base on several devices."""
+    check_devices(config, devices, nodes)
+    if devices * nodes > 1 and not is_first_process():
+        follow(config, run_dir, devices, nodes)
+        return
     cost = make_cost(config) if step == "search" else None
     context = _begin(config, run_dir, resume)
     plan = work_plan(context)
@@ -70,7 +79,10 @@ def run_until(step: str, config: RunConfig, run_dir: Path, *, resume: bool, cons
     progress = JobProgress(console, sum(parts[name] for name in wanted), quiet=quiet)
     _announce(context, plan, progress)
     with run_lock(context.folder), progress.running():
+        context = with_team(context, devices, nodes)
         base_state = ensure_base(context, progress, plan.base)
+        context.team.leave()
+        context = replace(context, team=ALONE)
         if "pool" in wanted:
             pool = ensure_pool(context, base_state, progress, plan.pool)
         if cost is not None:

@@ -62,6 +62,12 @@ class Team:
         """Return the value that the first process has."""
         return value if self.world == 1 else float(self.fabric.broadcast(value, src=0))
 
+    def leave(self) -> None:
+        """End the connections to the other processes, once all of them come to it."""
+        if self.world > 1:
+            self.wait()
+            torch.distributed.destroy_process_group()
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.world > 1:
