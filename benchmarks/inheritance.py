@@ -20,7 +20,7 @@ from jdnas.config import parse_overrides, resolve
 from jdnas.models.checkpoints import state_from_efficientnet_lite
 from jdnas.models.detector import build
 from jdnas.models.weights import State
-from jdnas.pipeline.base import lite0_weights, scratch_state
+from jdnas.pipeline.base import lite_weights, scratch_state
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.prune import open_detector
@@ -45,7 +45,7 @@ def start_state(context: Context, trained: State, decision: Decision, start: str
     if start == "inherited":
         return transform(trained, decision)
     if start == "pretrained":
-        return transform(scratch_state(context) | state_from_efficientnet_lite(lite0_weights(), context.base_spec), decision)
+        return transform(scratch_state(context) | state_from_efficientnet_lite(lite_weights("lite0"), context.base_spec), decision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(decision.target).state_dict()

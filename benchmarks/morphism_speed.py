@@ -2,8 +2,8 @@
 
     python benchmarks/morphism_speed.py
 
-Time is that of deciding and transforming together, caches of specs emptied before each run. Memory is the peak of the process's resident
-set over what it held before it had the model (Linux), so it counts the old student, the new one and everything in between.
+Time is that of deciding and transforming together, caches of specs emptied before each run. Memory is the size of the old student and what
+the process's resident set grows by at its peak (Linux): as a copy beside the old one, and consuming it, as the search does.
 """
 
 import argparse
@@ -72,22 +72,17 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def measure_memory(base: str, name: str) -> dict[str, Any]:
-    """Apply one action in this process and return its peak memory; the interpreter and its libraries are not counted."""
-    tiny, tiny_state = student("r18")
-    transform(tiny_state, decide(tiny_state, tiny, ACTIONS[name], RULES))  # what is loaded on first use
-    del tiny_state
-    empty = _status("VmRSS")
+def measure_memory(base: str, name: str, consume: bool) -> dict[str, float]:
+    """Apply one action in this process and return its memory in MiB."""
     spec, state = student(base)
-    held = _status("VmRSS")
+    old, held = size(state), _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     decision = decide(state, spec, ACTIONS[name], RULES)
-    evolved = transform(state, decision)
-    peak = _status("VmHWM")
-    return {
-        "model_mib": size(state) / MIB, "new_model_mib": size(evolved) / MIB, "held_mib": (held - empty) / MIB,
-        "peak_mib": (peak - empty) / MIB, "peak_over_held_mib": (peak - held) / MIB,
-    }  # fmt: skip
+    evolved = transform(state, decision, consume=consume)
+    grown = _status("VmHWM") - held
+    new = size(evolved)
+    # A larger student takes its own size, so that a multiple is meant of the larger of the two.
+    return {"old_mib": old / MIB, "new_mib": new / MIB, "grown_mib": grown / MIB, "peak_over_model": (old + grown) / max(old, new)}
 
 
 def main() -> None:
@@ -97,27 +92,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "morphism_speed.json")
     parser.add_argument("--memory-of", choices=sorted(ACTIONS), help=argparse.SUPPRESS)
+    parser.add_argument("--consume", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
-        print(json.dumps(measure_memory(arguments.base, arguments.memory_of)))
+        print(json.dumps(measure_memory(arguments.base, arguments.memory_of, arguments.consume)))
         return
     spec, state = student(arguments.base)
     times: dict[str, list[float]] = {name: [] for name in ACTIONS}
     for _ in range(arguments.repeats):  # interleaved, so that all kinds see the same neighbours
         for name, action in ACTIONS.items():
             times[name].append(seconds_of(spec, state, action))
-    rows = {}
+    rows: dict[str, Any] = {}
     for name, seconds in times.items():
-        command = [sys.executable, __file__, "--base", arguments.base, "--memory-of", name]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-        memory = json.loads(answer.stdout)
-        # A larger student takes its own size, so twice is meant of the larger of the two.
-        memory["peak_over_model"] = memory["peak_mib"] / max(memory["model_mib"], memory["new_model_mib"])
-        rows[name] = {"median_s": median(seconds), "min_s": min(seconds), "max_s": max(seconds)} | memory
-        print(
-            f"{name:15s} median {rows[name]['median_s']:.3f} s (max {max(seconds):.3f}), peak {memory['peak_over_model']:.2f} x the model"
-        )
+        rows[name] = {"median_s": median(seconds), "min_s": min(seconds), "max_s": max(seconds)}
+        for way in ("copying", "consuming"):
+            command = [sys.executable, __file__, "--base", arguments.base, "--memory-of", name, *(["--consume"] * (way == "consuming"))]
+            answer = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+            rows[name][way] = json.loads(answer.stdout)
+        peaks = ", ".join(f"{way} {rows[name][way]['peak_over_model']:.2f}" for way in ("copying", "consuming"))
+        print(f"{name:15s} median {rows[name]['median_s']:.3f} s (max {max(seconds):.3f}); peak over the model: {peaks}", flush=True)
     write_json(arguments.out, {"provenance": provenance(), "base": arguments.base, "load_average": os.getloadavg()[0], "actions": rows})
 
 

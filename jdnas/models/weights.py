@@ -145,7 +145,7 @@ def _in_corner(old: Tensor, fresh: Tensor, axes: TensorAxes) -> Tensor:
 
 def morph(
     state: State, spec: DetectorSpec, target: DetectorSpec, *,
-    kept: Mapping[str, Tensor] = _NOTHING, places: Mapping[Place, Place] | None = None, seed: int = 0,
+    kept: Mapping[str, Tensor] = _NOTHING, places: Mapping[Place, Place] | None = None, seed: int = 0, consume: bool = False,
 ) -> State:  # fmt: skip
     """Return a copy of `state` as a state of `target`: first channels and blocks are taken, then new ones are added.
 
@@ -153,6 +153,8 @@ def morph(
     gives the block of `spec` that each block of `target` inherits; the default is the block at the same place, if there is one.
     New channels get fresh writers and zero readers, new blocks are identities (last norm 0), so that what was added does not
     change the function. A CheckpointError names an entry of `state` that does not fit `spec` or is larger than in `target`.
+
+    With `consume`, entries leave `state` as they are used and go over uncopied where they can, so that memory never holds both whole.
     """
     check_state(state, spec)
     old_axes, axes, shapes = axes_of(spec), axes_of(target), shapes_of(target)
@@ -163,9 +165,10 @@ def morph(
         if source is None:
             result[name] = _fresh(name, shapes[name], generator, like)
             continue
-        tensor = _selected(state[source], old_axes[source], kept)
+        given = state.pop(source) if consume else state[source]
+        tensor = _selected(given, old_axes[source], kept)
         if tensor.shape == shapes[name]:
-            result[name] = tensor.clone() if tensor is state[source] else tensor
+            result[name] = tensor.clone() if tensor is given and not consume else tensor
         elif _holds(shapes[name], tensor.shape):
             result[name] = _in_corner(tensor, _fresh(name, shapes[name], generator, like), axes[name])
         else:

@@ -66,7 +66,7 @@ class StudentWorkshop:
         state, images = self._parent_state(candidate), 0
         decision = self._decision(candidate, state)
         momentum = self._momentum(candidate, decision)
-        state = state if decision is None else transform(state, decision)
+        state = state if decision is None else transform(state, decision, consume=True)
         if candidate.choice != "base":
             settings = context.config.candidate_train
             teacher = teacher_of(context, self.pool, candidate.teacher, student)

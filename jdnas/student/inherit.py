@@ -203,10 +203,13 @@ def _overlay(new: Tensor, old: Tensor) -> None:
     new.copy_(old)
 
 
-def transform(state: State, decision: Decision) -> State:
-    """Return the weights of `decision.target`, inherited from `state`; a copy that takes the memory of the new student."""
+def transform(state: State, decision: Decision, *, consume: bool = False) -> State:
+    """Return the weights of `decision.target`, inherited from `state`.
+
+    A copy, which takes the memory of the new student; with `consume` the old one's entries go over into it and leave `state`.
+    """
     target = decision.target
-    result = morph(state, decision.spec, target, kept=_tensors(decision.kept), places=decision.places, seed=decision.seed)
+    result = morph(state, decision.spec, target, kept=_tensors(decision.kept), places=decision.places, seed=decision.seed, consume=consume)
     if decision.moved is not None:
         new, old = (block_prefix(place) for place in decision.moved)
         silent = residual_norms(target)[decision.moved[0]]

@@ -97,6 +97,21 @@ def test_equal_seeds_give_equal_students_and_leave_the_parent_alone(spec: Detect
 
 @settings(QUICK, max_examples=6)
 @given(specs(), st.data())
+def test_a_consumed_parent_gives_the_same_student(spec: DetectorSpec, data: st.DataObject) -> None:
+    state = random_state(spec)
+    decision = decide(state, spec, data.draw(st.sampled_from(legal_actions(spec, HEAD_RULES))), HEAD_RULES)
+    copied, kept_whole = transform(state, decision), dict(state)
+    consumed = transform(state, decision, consume=True)
+    assert consumed.keys() == copied.keys()
+    assert all(torch.equal(consumed[name], tensor) for name, tensor in copied.items())
+    gone = kept_whole.keys() - state.keys()
+    assert len(gone) > len(kept_whole) / 2
+    owned = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
+    assert not any(tensor.numel() and tensor.untyped_storage().data_ptr() in owned for tensor in consumed.values())
+
+
+@settings(QUICK, max_examples=6)
+@given(specs(), st.data())
 def test_momentum_and_averages_are_carried_along(spec: DetectorSpec, data: st.DataObject) -> None:
     action = data.draw(st.sampled_from(legal_actions(spec, RULES)))
     state = random_state(spec)
