@@ -40,6 +40,8 @@ class ModelSettings(Settings):
 
     `scratch_width`: factor on backbone widths where no pretrained weights exist, so that presets for small machines stay
     trainable. `anchor_reference`: long side in pixels at which anchors are 32..512; smaller canvases scale them down.
+    `roi_sampling`: RoIAlign's samples per bin and direction in place of those that given weights were trained with; 2 costs a
+    fraction of the 0 (as many as a bin has pixels) of detectron2's and mmdetection's detectors, and training adapts to it.
     """
 
     scratch_width: float = Field(1.0, gt=0)
@@ -52,6 +54,7 @@ class ModelSettings(Settings):
     train_candidates: int = Field(2000, ge=1)
     roi_samples: int = Field(512, ge=1)
     anchor_reference: int = Field(800, ge=32)
+    roi_sampling: int | None = Field(None, ge=0)
 
 
 class StudentSettings(Settings):

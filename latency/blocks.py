@@ -16,7 +16,7 @@ import numpy as np
 
 from jdnas.errors import ConfigError
 from jdnas.models.complexity import LayerCost, layers
-from jdnas.spec import ROI_SIZE, DetectorSpec
+from jdnas.spec import ROI_SIZE, DetectorSpec, Head
 
 REST = "rest"
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -56,8 +56,13 @@ def reads_per_output(family: str, reads: int) -> int:
 
 
 def rest_block(spec: DetectorSpec, size_hw: SizeHW) -> Block:
-    """Return the block that stands for everything that is not a layer with weights."""
+    """Return the block that stands for everything that is not a layer with weights; a ConfigError refuses RoIAlign that no table has."""
     head = spec.head
+    if head.roi_sampling != Head().roi_sampling:
+        raise ConfigError(
+            f"the detector pools RoIs with roi_sampling={head.roi_sampling}, whose latency no table has; train it to do with "
+            f"--set model.roi_sampling={Head().roi_sampling}, or choose --set cost=multiply_adds"
+        )
     return Block(REST, (*size_hw, head.candidates, head.proposals, head.detections, spec.neck, spec.num_classes))
 
 

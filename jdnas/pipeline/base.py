@@ -15,7 +15,7 @@ from jdnas.models.weights import State, check_state
 from jdnas.pipeline.context import PRETRAINED, Context, base_spec_of
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.progress import JobProgress
-from jdnas.pipeline.weights import WeightFile, open_weights
+from jdnas.pipeline.weights import WeightFile, is_own, lines_of_weights, open_weights
 from jdnas.presets import preset
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
@@ -52,7 +52,8 @@ def check_sources(config: RunConfig) -> None:
     """Raise the InputError that base training would end in, before anything is written: unknown base, missing weights."""
     preset(config.base, 1)
     if config.weights is not None:
-        open_weights(Path(config.weights))
+        if is_own(Path(config.weights)):
+            open_weights(Path(config.weights))
         base_spec_of(config, 1, config.model.anchor_reference)
     elif config.base in PRETRAINED and importlib.util.find_spec(_lite_package(config.base)) is None:
         raise MissingExtraError(_lite_package(config.base).replace("_", "-"), "lite")
@@ -74,7 +75,8 @@ def _inherited(state: State, given: WeightFile, spec: DetectorSpec) -> State:
     """Return `state` with the trained entries of a file in it; the predictor only where it knows as many classes."""
     kept = {name: tensor for name, tensor in given.state.items() if name not in given.fresh}
     if given.spec.num_classes != spec.num_classes:
-        kept = {name: tensor for name, tensor in kept.items() if not any(layer in name for layer in PREDICTOR)}
+        # A cascade's boxes are the same for all classes, so there only the scores begin anew.
+        kept = {n: t for n, t in kept.items() if not any(layer in n for layer in PREDICTOR) or t.shape == state[n].shape}
     check_state(state | kept, spec, source="weights given with --weights")
     return state | kept
 
@@ -83,7 +85,8 @@ def class_change(given: WeightFile, spec: DetectorSpec) -> list[str]:
     """Return a line where the predictor begins anew, because the weights know another number of classes than the data."""
     if not given.has_heads or given.spec.num_classes == spec.num_classes:
         return []
-    return [f"class scores and box deltas begin anew for {spec.num_classes} classes (the file has {given.spec.num_classes})"]
+    what = "class scores" if spec.head.kind == "cascade" else "class scores and box deltas"
+    return [f"{what} begin anew for {spec.num_classes} classes (the file has {given.spec.num_classes})"]
 
 
 def base_resume(context: Context) -> Resume:
@@ -99,7 +102,7 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
             return load_detector(stem)[1]
     start, origin = initial_state(context)
     if context.config.weights is not None:
-        for line in open_weights(Path(context.config.weights)).lines:
+        for line in lines_of_weights(Path(context.config.weights)):
             progress.say(line)
     name = context.config.base if context.config.weights is None else context.base_spec.family
     with progress.stage(f"Base detector {name}: training from {origin}", units):

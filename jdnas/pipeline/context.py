@@ -127,6 +127,7 @@ def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> Detecto
     head = replace(
         spec.head, proposals=model.proposals, candidates=model.candidates, train_proposals=model.train_proposals,
         train_candidates=model.train_candidates, roi_samples=model.roi_samples,
+        roi_sampling=spec.head.roi_sampling if model.roi_sampling is None else model.roi_sampling,
     )  # fmt: skip
     if has_heads:
         return replace(spec, num_classes=num_classes, head=head)

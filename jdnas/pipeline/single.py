@@ -1,6 +1,7 @@
 """One detector or engine at a time: load it, export it, evaluate it, let it detect."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ def _weights(model: Path, size: str | None) -> tuple[DetectorSpec, State, tuple[
         raise ConfigError(f"{model} does not say its input size; give it with --size WIDTHxHEIGHT")
     size_hw = size_hw_from_text(size) if size else read.size_hw
     assert size_hw is not None
+    for line in read.lines:  # beside the results, which may be read by programs
+        print(line, file=sys.stderr)
     return read.spec, read.state, read.classes or tuple(f"class {i + 1}" for i in range(read.spec.num_classes)), size_hw
 
 

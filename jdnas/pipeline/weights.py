@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -71,8 +72,24 @@ def spec_of_weights(path: Path) -> tuple[DetectorSpec, bool]:
         header = read_json(path.with_suffix(".json"))
         fresh = header.get("meta", {}).get("fresh", ())
         return DetectorSpec.from_dict(header.get("spec", {})), not any(name.startswith(_HEADS) for name in fresh)
+    return _described(*_identity(path))[:2]
+
+
+def lines_of_weights(path: Path) -> tuple[str, ...]:
+    """Return what was said of the conversion of a weight file; nothing for files of our own."""
+    return () if is_own(path) else _described(*_identity(path))[2]
+
+
+def _identity(path: Path) -> tuple[Path, int, int]:
+    status = path.stat() if path.is_file() else None  # reading says what is wrong with anything else
+    return path, status.st_mtime_ns if status else 0, status.st_size if status else 0
+
+
+@lru_cache(maxsize=4)
+def _described(path: Path, modified_ns: int, size: int) -> tuple[DetectorSpec, bool, tuple[str, ...]]:
+    """Read a foreign file for all but its weights; a run asks several times, and the file is large."""
     read = open_weights(path)
-    return read.spec, read.has_heads
+    return read.spec, read.has_heads, read.lines
 
 
 def import_weights(path: Path, out: Path, *, config: Path | None, norm_eps: float | None) -> list[str]:

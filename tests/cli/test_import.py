@@ -37,6 +37,7 @@ def test_commands_take_the_file_itself(jdnas, mmdetection: Path, coco) -> None:
     answer = jdnas("eval", mmdetection, "--data", root, "--size", "96x64", "--out", "metrics.json")
     assert answer.code == 0, answer.err
     assert json.loads(Path("metrics.json").read_text())["images"] == 2
+    assert answer.err.startswith("epoch_12.pth: mmdetection Faster R-CNN") and "assumed: RGB" in answer.err
     assert jdnas("import", mmdetection, "--out", "base").code == 0
     assert jdnas("eval", "base.safetensors", "--data", root, "--size", "96x64").out == answer.out
     answer = jdnas("predict", mmdetection, root / "images", "--size", "96x64", "--out", "found")

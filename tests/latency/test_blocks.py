@@ -48,6 +48,12 @@ def test_groups_are_families_and_deformable_layers_are_refused():
         blocks_of(replace(spec, deformable=(3,)), (64, 96))
 
 
+def test_pooling_that_no_table_has_is_refused():
+    spec = preset("r18", 3)
+    with pytest.raises(ConfigError, match="roi_sampling=0, whose latency no table has; .* --set model.roi_sampling=2"):
+        blocks_of(replace(spec, head=replace(spec.head, roi_sampling=0)), (64, 96))
+
+
 def test_rounded_width():
     assert rounded(np.array([3, 7, 8, 9]), 8).tolist() == [3, 8, 8, 16]
 

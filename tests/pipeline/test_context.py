@@ -130,6 +130,7 @@ def test_weights_decide_on_the_architecture(nano: Context, tmp_path: Path) -> No
     config = resolve(NANO, {"weights": str(tmp_path / "mine.safetensors"), "base": "r34"})
     check_sources(config)
     spec = base_spec_of(config, 7, 96)
+    assert base_spec_of(resolve(NANO, {"weights": config.weights, "model": {"roi_sampling": 1}}), 7, 96).head.roi_sampling == 1
     assert (spec.depths, spec.num_classes) == (nano.base_spec.depths, 7)
     assert spec.head == replace(nano.base_spec.head, roi_aligned=True, round_anchors=False, width=24, anchor_sizes=(9, 18, 36, 72, 144))
 

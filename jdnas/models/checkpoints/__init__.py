@@ -29,7 +29,7 @@ from jdnas.spec import DetectorSpec
 __all__ = ["ImportReport", "Imported", "import_archive", "import_checkpoint", "state_from_efficientnet_lite", "state_from_torchvision"]
 
 COCO_CLASSES = 80
-_PARTS = ("fpn.", "rpn.", "box_head.")
+_PARTS = ("fpn.", "rpn.", "box_head.", "cascade.")
 _LISTED = 4
 
 

@@ -7,15 +7,24 @@ from typing import Any
 from torch import Tensor
 
 from jdnas.errors import CheckpointError
-from jdnas.models.checkpoints.names import rules, translate, with_neck_norm
-from jdnas.models.checkpoints.origin import ROI_BOX_WEIGHTS, RPN_BOX_WEIGHTS, Converted, InputFormat, Origin, background_first
+from jdnas.models.checkpoints.names import box_head_rules, rules, translate, with_neck_norm
+from jdnas.models.checkpoints.origin import (
+    CASCADE_BOX_WEIGHTS,
+    ROI_BOX_WEIGHTS,
+    RPN_BOX_WEIGHTS,
+    Converted,
+    Four,
+    InputFormat,
+    Origin,
+    background_first,
+)  # fmt: skip
 from jdnas.models.checkpoints.python_config import find
 from jdnas.models.checkpoints.reading import Archive
 from jdnas.spec import Head
 
 NAME = "detectron2"
 _BLOCK = r"backbone\.bottom_up\.res(\d)\.(\d+)\."
-RULES = rules(
+_RULES = rules(
     (r"backbone\.bottom_up\.stem\.conv1\.(\w+)", r"backbone.stem.conv.\1"),
     (r"backbone\.bottom_up\.stem\.conv1\.norm\.(\w+)", r"backbone.stem.norm.\1"),
     (_BLOCK + r"conv(\d)\.(weight)", r"backbone.stages.<\1-2>.\2.conv\3.conv.\4"),
@@ -31,13 +40,19 @@ RULES = rules(
     (r"proposal_generator\.rpn_head\.conv\.conv(\d)\.(\w+)", r"rpn.deeper.<\1-1>.\2"),
     (r"proposal_generator\.rpn_head\.objectness_logits\.(\w+)", r"rpn.objectness.\1"),
     (r"proposal_generator\.rpn_head\.anchor_deltas\.(\w+)", r"rpn.deltas.\1"),
-    (r"roi_heads\.box_head\.conv(\d)\.(weight)", r"box_head.convs.<\1-1>.conv.\2"),
-    (r"roi_heads\.box_head\.conv(\d)\.norm\.(\w+)", r"box_head.convs.<\1-1>.norm.\2"),
-    (r"roi_heads\.box_head\.fc1\.(\w+)", r"box_head.fc6.\1"),
-    (r"roi_heads\.box_head\.fc2\.(\w+)", r"box_head.fc7.\1"),
-    (r"roi_heads\.box_predictor\.cls_score\.(\w+)", r"box_head.class_logits.\1"),
-    (r"roi_heads\.box_predictor\.bbox_pred\.(\w+)", r"box_head.box_deltas.\1"),
 )
+RULES = (
+    *_RULES,
+    *box_head_rules(
+        r"roi_heads\.box_head\.{}", r"roi_heads\.box_predictor\.{}",
+        (r"conv(?P<i>\d)\.(?P<kind>weight)", r"convs.<\g<i>-1>.conv"),
+        (r"conv(?P<i>\d)\.norm\.(?P<kind>\w+)", r"convs.<\g<i>-1>.norm"),
+        (r"fc1\.(?P<kind>\w+)", "fc6"),
+        (r"fc2\.(?P<kind>\w+)", "fc7"),
+        (r"cls_score\.(?P<kind>\w+)", "class_logits"),
+        (r"bbox_pred\.(?P<kind>\w+)", "box_deltas"),
+    ),
+)  # fmt: skip
 _CELLS = "proposal_generator.anchor_generator.cell_anchors."
 _OTHER_TASKS = ("roi_heads.mask_head.", "roi_heads.keypoint_head.", "sem_seg_head.", "pixel_mean", "pixel_std", _CELLS)
 HEAD = Head(round_anchors=False, roi_aligned=True, roi_sampling=0)
@@ -53,7 +68,11 @@ def convert(archive: Archive, config: Mapping[str, Any] | None, norm_eps: float 
     """Translate names, put the background first, and take conventions from `config` or, without one, from the model zoo's habits."""
     tensors, dropped, unknown = translate(archive.tensors, RULES, _OTHER_TASKS)
     tensors = with_neck_norm(tensors)
+    cascade = any(name.startswith("cascade.") for name in tensors)
     origin = _usual(archive.tensors) if config is None else _configured(config)
+    if cascade:
+        factors = CASCADE_BOX_WEIGHTS if config is None else _cascade_factors(config)
+        origin = replace(origin, head=replace(origin.head, kind="cascade"), roi_box_weights=factors)
     sizes = _anchor_sizes(archive.tensors)
     if sizes is not None:
         origin = replace(origin, head=replace(origin.head, anchor_sizes=sizes))
@@ -105,6 +124,15 @@ def _configured(config: Mapping[str, Any]) -> Origin:
         roi_box_weights=(tuple(find(model, "ROI_BOX_HEAD", "BBOX_REG_WEIGHTS") or ROI_BOX_WEIGHTS[0]),),
         size_hw=(-(-short // 32) * 32, -(-long // 32) * 32),
     )
+
+
+def _cascade_factors(config: Mapping[str, Any]) -> tuple[Four, ...]:
+    given = find(config, "MODEL", "ROI_BOX_CASCADE_HEAD", "BBOX_REG_WEIGHTS")
+    if given is None:
+        return CASCADE_BOX_WEIGHTS
+    if len(given) != len(CASCADE_BOX_WEIGHTS):
+        raise CheckpointError(f"a cascade of {len(given)} heads has no counterpart; one of {len(CASCADE_BOX_WEIGHTS)} has")
+    return tuple((float(x), float(y), float(w), float(h)) for x, y, w, h in given)
 
 
 def _head(model: Any, test: Any) -> Head:

@@ -63,7 +63,7 @@ def with_eps(tensors: dict[str, Tensor], *, theirs: float, ours: float) -> dict[
 def _fold_deltas(tensors: dict[str, Tensor], origin: Origin) -> list[str]:
     ours_of = CASCADE_BOX_WEIGHTS if len(origin.roi_box_weights) > 1 else _ROI_BOX_WEIGHTS
     pairs = [("rpn.deltas", origin.rpn_box_weights, RPN_BOX_WEIGHTS)]
-    heads = ["box_head"] if len(ours_of) == 1 else [f"box_heads.{index}" for index in range(len(ours_of))]
+    heads = ["box_head", *(f"cascade.{index}" for index in range(len(ours_of) - 1))]
     pairs += [(f"{head}.box_deltas", theirs, ours) for head, theirs, ours in zip(heads, origin.roi_box_weights, ours_of, strict=True)]
     notes = []
     for layer, theirs, ours in pairs:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from jdnas.errors import CheckpointError
-from jdnas.models.checkpoints.names import resnet_rules, rules, translate, with_neck_norm
+from jdnas.models.checkpoints.names import box_head_rules, resnet_rules, rules, translate, with_neck_norm
 from jdnas.models.checkpoints.origin import (
     ROI_BOX_WEIGHTS,
     RPN_BOX_WEIGHTS,
@@ -31,19 +31,24 @@ RULES = (
         (r"neck\.fpn_convs\.(\d)\.bn\.(\w+)", r"fpn.output.\1.norm.\2"),
         (r"rpn_head\.rpn_conv\.(?:0\.conv\.)?(\w+)", r"rpn.conv.\1"),
         (r"rpn_head\.rpn_conv\.(\d)\.conv\.(\w+)", r"rpn.deeper.<\1-1>.\2"),
-        (r"roi_head\.bbox_head\.shared_convs\.(\d)\.conv\.(\w+)", r"box_head.convs.\1.conv.\2"),
-        (r"roi_head\.bbox_head\.shared_convs\.(\d)\.bn\.(\w+)", r"box_head.convs.\1.norm.\2"),
         (r"rpn_head\.rpn_cls\.(\w+)", r"rpn.objectness.\1"),
         (r"rpn_head\.rpn_reg\.(\w+)", r"rpn.deltas.\1"),
-        (r"roi_head\.bbox_head\.shared_fcs\.0\.(\w+)", r"box_head.fc6.\1"),
-        (r"roi_head\.bbox_head\.shared_fcs\.1\.(\w+)", r"box_head.fc7.\1"),
-        (r"roi_head\.bbox_head\.fc_cls\.(\w+)", r"box_head.class_logits.\1"),
-        (r"roi_head\.bbox_head\.fc_reg\.(\w+)", r"box_head.box_deltas.\1"),
     ),
-)
+    *box_head_rules(
+        r"roi_head\.bbox_head\.{}", r"roi_head\.bbox_head\.{}",
+        (r"shared_convs\.(?P<i>\d)\.conv\.(?P<kind>\w+)", r"convs.\g<i>.conv"),
+        (r"shared_convs\.(?P<i>\d)\.bn\.(?P<kind>\w+)", r"convs.\g<i>.norm"),
+        (r"shared_fcs\.0\.(?P<kind>\w+)", "fc6"),
+        (r"shared_fcs\.1\.(?P<kind>\w+)", "fc7"),
+        (r"fc_cls\.(?P<kind>\w+)", "class_logits"),
+        (r"fc_reg\.(?P<kind>\w+)", "box_deltas"),
+    ),
+)  # fmt: skip
 _OTHER_TASKS = ("roi_head.mask_head.", "data_preprocessor.")
 # RoIAlign with half-pixel centers and as many samples as a bin has pixels; anchors that nothing rounds: the defaults since 2.0.
 HEAD = Head(round_anchors=False, roi_aligned=True, roi_sampling=0)
+# Deviations 0.1 and 0.2, half of those, and a third in rounded numbers.
+_CASCADE_WEIGHTS: tuple[Four, ...] = (*ROI_BOX_WEIGHTS, (20.0, 20.0, 10.0, 10.0), (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067))
 _STRIDES = (4, 8, 16, 32, 64)
 _NO_SETTINGS = "RGB with ImageNet mean and deviation, and mmdetection's usual head: the file holds no settings (give them with --config)"
 
@@ -63,7 +68,13 @@ def convert(archive: Archive, config: Mapping[str, Any] | None, norm_eps: float 
     tensors, dropped, unknown = translate(archive.tensors, RULES, _OTHER_TASKS)
     tensors = with_neck_norm(tensors)
     settings = dict(config) if config is not None else settings_of(archive.meta)
-    origin = _origin(settings) if "model" in settings else Origin(NAME, head=HEAD, size_hw=(800, 1344), assumed=(_NO_SETTINGS,))
+    cascade = any(name.startswith("cascade.") for name in tensors)
+    usual = _CASCADE_WEIGHTS if cascade else ROI_BOX_WEIGHTS
+    origin = Origin(NAME, head=HEAD, roi_box_weights=usual, size_hw=(800, 1344), assumed=(_NO_SETTINGS,))
+    if "model" in settings:
+        origin = _origin(settings, usual)
+    if cascade:
+        origin = replace(origin, head=replace(origin.head, kind="cascade", cascade_mean="logits"))
     origin = replace(origin, classes=_classes(archive.meta), norm_eps=norm_eps)
     return Converted(origin, background_first(tensors), tuple(dropped), tuple(unknown))
 
@@ -85,17 +96,19 @@ def _classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def _origin(settings: Mapping[str, Any]) -> Origin:
+def _origin(settings: Mapping[str, Any], usual: tuple[Four, ...]) -> Origin:
     model = settings["model"]
     heads = find(model, "roi_head", "bbox_head")
-    heads = list(heads) if isinstance(heads, list | tuple) else [heads]
+    heads = list(heads) if isinstance(heads, list | tuple) else [heads] * len(usual)
+    if len(heads) != len(usual):
+        raise CheckpointError(f"the settings have {len(heads)} box heads where the weights have {len(usual)}")
     return Origin(
         NAME,
         head=_head(settings),
         stride_in_1x1=find(model, "backbone", "style") == "caffe",
         image=_image(settings),
         rpn_box_weights=_box_weights(find(model, "rpn_head", "bbox_coder")) or RPN_BOX_WEIGHTS,
-        roi_box_weights=tuple(_box_weights(find(head, "bbox_coder")) or ROI_BOX_WEIGHTS[0] for head in heads),
+        roi_box_weights=tuple(_box_weights(find(head, "bbox_coder")) or default for head, default in zip(heads, usual, strict=True)),
         size_hw=_size_hw(settings),
         assumed=_differences(settings),
     )

@@ -38,6 +38,21 @@ def translate(tensors: Mapping[str, Tensor], table: Rules, drop: Iterable[str]) 
     return ours, dropped, unknown
 
 
+def box_head_rules(head: str, predictor: str, *layers: tuple[str, str]) -> Rules:
+    """Return the table of box heads whose layers, (theirs, ours), follow `head` or `predictor`: one head, or a cascade's numbered ones.
+
+    A `{}` in the prefixes stands for the number and its dot. The first head of a cascade is our box head, the others come after it.
+    """
+    numbers = (("", "box_head"), (r"0\.", "box_head"), (r"(?P<n>[1-9])\.", r"cascade.<\g<n>-1>"))
+    return rules(
+        *(
+            ((predictor if ours in ("class_logits", "box_deltas") else head).replace("{}", number) + theirs, f"{place}.{ours}.\\g<kind>")
+            for number, place in numbers
+            for theirs, ours in layers
+        )
+    )
+
+
 def with_neck_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors with the FPN's convolutions named as they are beside batch normalization, where the FPN has some."""
     if not any(name.startswith("fpn.lateral.0.norm.") for name in tensors):

@@ -67,11 +67,11 @@ def background_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Box deltas of single classes get rows for the background, and deltas for all classes in common are repeated for each; both keep the
     function. Heads of a cascade keep their common deltas.
     """
-    moved = dict(tensors)
+    moved, cascade = dict(tensors), any(name.startswith("cascade.") for name in tensors)
     for name, tensor in tensors.items():
         if ".class_logits." in name:
             moved[name] = tensor.roll(1, 0)
-        elif ".box_deltas." in name and name.startswith("box_head."):
+        elif ".box_deltas." in name and not cascade:
             classes = len(tensors[name.replace("box_deltas", "class_logits")]) - 1
             if len(tensor) == 4 * classes:
                 moved[name] = torch.cat((torch.zeros_like(tensor[:4]), tensor))

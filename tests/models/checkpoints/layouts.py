@@ -55,9 +55,9 @@ def resnet(
 
 def mmdetection(
     depths: tuple[int, ...] = R50, *, width: int = FULL, neck: int = 256, fc: int = 1024, classes: int = 80, groups: int = 1,
-    group_width: int | None = None, deformable: tuple[int, ...] = (), offsets: int = 27,
+    group_width: int | None = None, deformable: tuple[int, ...] = (), offsets: int = 27, cascade: bool = False,
 ) -> Shapes:  # fmt: skip
-    """mmdet/models: ResNet or ResNeXt, FPN (num_outs=5, no extra convolutions), RPNHead, Shared2FCBBoxHead."""
+    """mmdet/models: ResNet or ResNeXt, FPN (num_outs=5, no extra convolutions), RPNHead, Shared2FCBBoxHead, or three in a cascade."""
     yield from resnet("backbone.", depths, width, groups=groups, group_width=group_width, deformable=deformable, offsets=offsets)
     for level in range(4):
         yield from plain(f"neck.lateral_convs.{level}.conv", neck, 4 * width * 2**level, 1, 1)
@@ -65,17 +65,21 @@ def mmdetection(
     yield from plain("rpn_head.rpn_conv", neck, neck, 3, 3)
     yield from plain("rpn_head.rpn_cls", 3, neck, 1, 1)
     yield from plain("rpn_head.rpn_reg", 12, neck, 1, 1)
-    yield from plain("roi_head.bbox_head.fc_cls", classes + 1, fc)
-    yield from plain("roi_head.bbox_head.fc_reg", 4 * classes, fc)
-    yield from plain("roi_head.bbox_head.shared_fcs.0", fc, neck * 49)
-    yield from plain("roi_head.bbox_head.shared_fcs.1", fc, fc)
+    for head in ("0.", "1.", "2.") if cascade else ("",):
+        yield from plain(f"roi_head.bbox_head.{head}fc_cls", classes + 1, fc)
+        yield from plain(f"roi_head.bbox_head.{head}fc_reg", 4 if cascade else 4 * classes, fc)
+        yield from plain(f"roi_head.bbox_head.{head}shared_fcs.0", fc, neck * 49)
+        yield from plain(f"roi_head.bbox_head.{head}shared_fcs.1", fc, fc)
 
 
 def detectron2(
     depths: tuple[int, ...] = R50, *, width: int = FULL, neck: int = 256, fc: int = 1024, classes: int = 80, groups: int = 1,
-    group_width: int | None = None, deformable: tuple[int, ...] = (), offsets: int = 27,
+    group_width: int | None = None, deformable: tuple[int, ...] = (), offsets: int = 27, cascade: bool = False,
 ) -> Shapes:  # fmt: skip
-    """detectron2/modeling: build_resnet_fpn_backbone with FrozenBN, StandardRPNHead, FastRCNNConvFCHead, FastRCNNOutputLayers."""
+    """detectron2/modeling: build_resnet_fpn_backbone with FrozenBN, StandardRPNHead, FastRCNNConvFCHead, FastRCNNOutputLayers.
+
+    CascadeROIHeads has three of the last two, and one box for all classes.
+    """
     body = "backbone.bottom_up."
     for level, reads in zip(range(5, 1, -1), (32, 16, 8, 4), strict=True):
         yield from plain(f"backbone.fpn_lateral{level}", neck, reads * width, 1, 1)
@@ -101,10 +105,11 @@ def detectron2(
     yield from plain(f"{rpn}.conv", neck, neck, 3, 3)
     yield from plain(f"{rpn}.objectness_logits", 3, neck, 1, 1)
     yield from plain(f"{rpn}.anchor_deltas", 12, neck, 1, 1)
-    yield from plain("roi_heads.box_head.fc1", fc, neck * 49)
-    yield from plain("roi_heads.box_head.fc2", fc, fc)
-    yield from plain("roi_heads.box_predictor.cls_score", classes + 1, fc)
-    yield from plain("roi_heads.box_predictor.bbox_pred", 4 * classes, fc)
+    for head in ("0.", "1.", "2.") if cascade else ("",):
+        yield from plain(f"roi_heads.box_head.{head}fc1", fc, neck * 49)
+        yield from plain(f"roi_heads.box_head.{head}fc2", fc, fc)
+        yield from plain(f"roi_heads.box_predictor.{head}cls_score", classes + 1, fc)
+        yield from plain(f"roi_heads.box_predictor.{head}bbox_pred", 4 if cascade else 4 * classes, fc)
 
 
 def empty(shapes: Shapes) -> dict[str, Tensor]:

@@ -4,8 +4,9 @@ Written from their public definitions with torchvision's operators; it shares no
 """
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,6 +63,14 @@ class Settings:
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     box_stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     proposals: int = 1000
+    cascade_stds: tuple[tuple[float, float, float, float], ...] = ()  # of a cascade's three heads
+    mean_of_logits: bool = False  # whether the scores of a cascade are the softmax of mean logits or the mean of probabilities
+
+
+def cascaded(names: Names) -> Names:
+    """The names of a cascade, whose box heads are numbered."""
+    box = (re.sub(r"(bbox_head\.|box_head\.|box_predictor\.)", r"\1{}", name) for name in names.box)
+    return replace(names, box=tuple(box))
 
 
 class Reference:
@@ -72,6 +81,9 @@ class Reference:
         weight = self.state[f"{name}.weight"]
         groups = x.shape[1] // weight.shape[1]
         return F.conv2d(x, weight, self.state.get(f"{name}.bias"), stride, weight.shape[-1] // 2, groups=groups)
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x, self.state[f"{name}.weight"], self.state[f"{name}.bias"])
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         weight, bias, mean, var = (
@@ -166,15 +178,25 @@ class Reference:
         size_hw = (pixels_rgb.shape[1], pixels_rgb.shape[2])
         pyramid = self.pyramid(pixels_rgb)
         rois = self.proposals(pyramid, size_hw)
-        x = self.pooled(pyramid, rois).flatten(1)
-        linear = {n: (self.state[f"{n}.weight"], self.state[f"{n}.bias"]) for n in self.names.box}
-        first, second, cls, reg = self.names.box
-        x = F.relu(F.linear(F.relu(F.linear(x, *linear[first])), *linear[second]))
-        scores = F.linear(x, *linear[cls]).softmax(1)[:, :-1]  # the background is the last class
-        deltas = F.linear(x, *linear[reg]).reshape(len(x), -1, 4)
+        cascade = "{}" in self.names.box[0]
+        stds = self.settings.cascade_stds if cascade else (self.settings.box_stds,)
+        logits = []
+        for stage, deviations in enumerate(stds):
+            x = self.pooled(pyramid, rois).flatten(1)
+            first, second, cls, reg = (name.format(f"{stage}.") for name in self.names.box)
+            x = F.relu(self.linear(F.relu(self.linear(x, first)), second))
+            logits.append(self.linear(x, cls))
+            deltas = self.linear(x, reg).reshape(len(x), -1, 4)
+            if stage + 1 < len(stds):
+                rois = clipped(decoded(rois, deltas[:, 0], deviations), size_hw)
+        if self.settings.mean_of_logits:
+            scores = torch.stack(logits).mean(0).softmax(1)
+        else:
+            scores = torch.stack([level.softmax(1) for level in logits]).mean(0)
+        scores = scores[:, :-1]  # the background is the last class
         row, label = (scores > 0.05).nonzero(as_tuple=True)
         chosen = deltas[row, label] if deltas.shape[1] > 1 else deltas[row, 0]
-        boxes = clipped(decoded(rois[row], chosen, self.settings.box_stds), size_hw)
+        boxes = clipped(decoded(rois[row], chosen, stds[-1]), size_hw)
         scores = scores[row, label]
         keep = batched_nms(boxes, scores, label, 0.5)[:100]
         return boxes[keep], scores[keep], label[keep]

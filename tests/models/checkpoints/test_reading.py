@@ -69,6 +69,14 @@ def test_a_plain_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_a_trusted_file_of_detectron2s_model_zoo_is_converted_as_the_docs_say(tmp_path: Path) -> None:
+    arrays = {name: tensor.numpy() for name, tensor in layouts.trained(layouts.detectron2(**TINY)).items()}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    arrays = pickle.loads((tmp_path / "zoo.pkl").read_bytes(), encoding="latin1")["model"]
+    torch.save({name: torch.as_tensor(array) for name, array in arrays.items()}, tmp_path / "zoo.pth")
+    assert import_checkpoint(tmp_path / "zoo.pth").report.origin == "detectron2 Faster R-CNN"
+
+
 def test_logs_beside_the_weights_are_read_past(tmp_path: Path) -> None:
     """Arguments, arrays and scalars of a training log come out as nothing, and the weights are read."""
     log = {"args": argparse.Namespace(lr=0.1), "losses": np.arange(3.0), "best": np.float64(0.4), "state_dict": state()}
