@@ -62,7 +62,8 @@ class StudentSettings(Settings):
 
     `heads` adds the actions on neck, RPN and box head, which the paper has not: shares of `head_ratios`, drawn with probability
     `head_weight`, with a floor of `min_proposals` proposals and candidates. `inherit_optimizer`: a candidate goes on with its
-    parent's optimizer state where shapes allow, instead of starting it anew.
+    parent's optimizer state where shapes allow, instead of starting it anew. `snap_widths`: widths are pruned to those that the target
+    has full use of, which its latency table tells.
     """
 
     width_step: int | None = Field(None, ge=1, description="None: that of the target's precision, 8 or for int8 32")
@@ -71,6 +72,7 @@ class StudentSettings(Settings):
     extra_depth: int = Field(2, ge=0)
     max_cost_ratio: float = Field(0.97, gt=0, description="the student that leaves costs at most this share of the base")
     inherit_optimizer: bool = False
+    snap_widths: bool = False
     heads: bool = False
     head_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.125, 0.25), min_length=1)
     head_weight: float = Field(0.3, ge=0, lt=1)

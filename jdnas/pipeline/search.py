@@ -7,6 +7,7 @@ from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.plan import WorkPlan
 from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.speed import student_rules
 from jdnas.pipeline.workshop import StudentWorkshop
 from jdnas.search.climb import SearchResult, run
 from jdnas.search.history import History, Trial
@@ -42,7 +43,7 @@ def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobPro
     task = SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
     steps = max(1, round(context.config.candidate_train.epochs * len(context.train.records) / context.config.candidate_train.batch))
     workshop = StudentWorkshop(
-        context, pool, context.config.action_rules(context.base_spec), on_step=progress.steps(plan.candidate * 0.8, steps)
+        context, pool, student_rules(context.config, context.base_spec), on_step=progress.steps(plan.candidate * 0.8, steps)
     )
     before = progress.done
 

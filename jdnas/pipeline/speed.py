@@ -1,5 +1,6 @@
 """How fast detectors are on a run's target: measured where this machine is one, else predicted, under the name of what it is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline.context import Context, SizeHW
 from jdnas.search.workshop import Cost
 from jdnas.spec import DetectorSpec
+from jdnas.student.actions import ActionRules
 from latency.benchmark import benchmark
 from latency.here import standing
+from latency.plateaus import widths_that_pay
 from latency.sources import MEASURED_LABEL, TABLE_LABEL, LatencySource, open_source
 from latency.targets import Target, load_target
 
@@ -23,6 +26,12 @@ def make_cost(config: RunConfig) -> Cost:
     if config.cost == "multiply_adds":
         return lambda spec, size_hw: float(multiply_adds(spec, size_hw))
     return open_source(load_target(config.target)).latency_ms
+
+
+def student_rules(config: RunConfig, base: DetectorSpec) -> ActionRules:
+    """Return the rules of student actions; with `student.snap_widths`, pruned widths are those that pay on the target."""
+    rules = config.action_rules(base)
+    return replace(rules, pays=widths_that_pay(open_source(load_target(config.target)))) if config.student.snap_widths else rules
 
 
 def cost_name(config: RunConfig) -> str:

@@ -5,7 +5,7 @@ Nothing here touches weights; `jdnas.student.inherit` applies an action to a det
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -59,7 +59,8 @@ class ActionRules:
     generations and the finer actions in later ones (Joint-DetNAS, Figure 6). A generation is one accepted candidate.
 
     `heads` makes the actions on neck and heads legal, which the paper has not; one of them is drawn with probability `head_weight`,
-    and takes one of the shares `head_ratios`. `min_proposals` is the floor of proposals and candidates.
+    and takes one of the shares `head_ratios`. `min_proposals` is the floor of proposals and candidates. `pays`, where given, maps a
+    width to the widest one up to it that a device has full use of; pruned widths snap to it (`latency.plateaus`).
     """
 
     width_step: int = 8
@@ -74,6 +75,7 @@ class ActionRules:
     head_ratios: tuple[float, ...] = (0.125, 0.25)
     head_weight: float = 0.3
     min_proposals: int = 32
+    pays: Callable[[int], int] | None = None
 
     def __post_init__(self) -> None:
         if min(self.width_step, self.min_width, self.min_depth, self.blend_generations) < 1:
@@ -96,6 +98,8 @@ class ActionRules:
         """Return the next width below `width` that keeps groups of `group_width` whole, or None at the floor."""
         step = math.lcm(self.width_step, group_width)
         lower = (width - 1) // step * step
+        if self.pays is not None:
+            lower = self.pays(lower) // step * step
         return lower if lower >= max(self.min_width, step) else None
 
     def smaller_head_size(self, kind: HeadKind, size: int, ratio: float = 0.0) -> int | None:
