@@ -86,7 +86,7 @@ class Prior:
         """Return milliseconds of calls of one family; a TargetError for a family that the prior does not know."""
         name = model_name(family, calls[0][0])
         if name not in self.models:
-            known = ", ".join(sorted(self.models))
+            known = ", ".join(sorted(model for model in self.models if not model.endswith(_OF_IMAGES)))
             raise TargetError(f"the {PRIOR_LABEL} of {self.target!r} has no convolutions of kind {name!r} (it has: {known}); "
                               f"measure the device with: jdnas latency measure --target {self.target}")  # fmt: skip
         found = self.models[name].predict(family, calls)

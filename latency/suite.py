@@ -103,7 +103,7 @@ def run_suite(target: str, *, seconds: float, folder: Path | None, json_path: Pa
     console.print(text_table(f"Paper suite on {where.name}: {result['label']}; batch 1", _HEADINGS, _lines(found)))
     for name, one in found.items():
         if "why" in one:
-            console.print(f"{name}: {one['why']}", highlight=False, markup=False)
+            console.print(f"{name}: {one['why'].split(' (')[0]}", highlight=False, markup=False)
     console.print("paper: PyTorch on a V100 (Joint-DetNAS, Table 4); students here are narrower backbones of its searched multiply-adds",
                   highlight=False)  # fmt: skip
     return result
