@@ -3,7 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from latency.blocks import blocks_of
+from latency.plan import Case
 from latency.prior import read_prior
+from latency.timing import Timing
+
+NANO = Path(__file__).parents[1] / "pipeline" / "nano.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +49,70 @@ def test_import_of_wrong_files(jdnas) -> None:
     assert "rows.out, line 1 is" in jdnas("latency", "import-conv-library", "rows.out", "--out", "made.json").error
     assert "unknown target 'v100'" in jdnas("latency", "import-conv-library", "rows.out", "--target", "v100").error
     assert not Path("made.json").exists()
+
+
+@pytest.mark.parametrize("budget", ["0", "-3m", "soon", "", "10d", "nan"])
+def test_budgets(jdnas, budget: str) -> None:
+    assert "a budget is a time above 0 such as 30m, 90s or 15 (minutes)" in jdnas("latency", "measure", f"--budget={budget}").error
+
+
+def test_tables_are_refused_where_they_do_not_fit(jdnas, tmp_path: Path) -> None:
+    assert "cannot be measured here" in jdnas("latency", "measure", "--target", "t4-trt", "--preset", NANO).error
+    assert "unknown base 'r17'" in jdnas("latency", "measure", "--base", "r17").error
+    assert "WIDTHxHEIGHT" in jdnas("latency", "measure", "--size", "800").error
+    Path("cut.json").write_text('{"version": 1, "target"')
+    assert "cut.json is truncated or not JSON" in jdnas("latency", "validate", "--table", "cut.json", "--preset", NANO).error
+    assert "cut.json is truncated or not JSON" in jdnas("latency", "adapt", "cut.json", "--preset", NANO).error
+    assert "none.json does not exist" in jdnas("latency", "validate", "--table", "none.json", "--preset", NANO).error
+    assert not (tmp_path / "tables").exists() and not Path("validation.json").exists()
+
+
+def test_predict_says_what_it_rests_on(jdnas) -> None:
+    prior = " ".join(jdnas("latency", "predict", "r50", "--size", "1333x800", "--target", "v100-trt").out.split())
+    assert "third-party prior; single convolutions left out of the fit: mean error 15.2 %" in prior
+    assert "NMS" in prior and "backbone.s2" in prior
+    table = " ".join(jdnas("latency", "predict", "r18", "--size", "96x96", "--target", "cpu-ort", "--rows", "3").out.split())
+    assert "predicted from a measured table; engines left out of the fit: mean error" in table
+    assert "rows of the table" in table
+    assert "has no latency table" in jdnas("latency", "predict", "r18", "--size", "96x96", "--target", "t4-trt").error
+
+
+def test_measure_validate_adapt(jdnas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three commands on a machine whose times follow a formula."""
+
+    def timed(sizes: tuple[int, ...]) -> Timing:
+        ms = 0.01 + 1e-6 * sum(sizes)
+        return Timing(ms, ms, 1.1 * ms, 5)
+
+    def engine_ms(case: Case) -> Timing:
+        ms = 2.0 * sum(count * timed(block.sizes).median_ms for block, count in blocks_of(*case))
+        return Timing(ms, ms, ms, 5)
+
+    class Engine:
+        def __init__(self, case: Case, *_: object) -> None:
+            self.case = case
+
+        def measure(self) -> Timing:
+            return engine_ms(self.case)
+
+        def __enter__(self) -> "Engine":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("latency.measure.measure_block", lambda block, *_: timed(block.sizes))
+    monkeypatch.setattr("latency.measure.measure_engine", lambda case, *_: engine_ms(case))
+    monkeypatch.setattr("latency.validation.PreparedEngine", Engine)
+    space = ("--base", "r18", "--preset", NANO, "--size", "64x64")
+    out = jdnas("latency", "measure", *space, "--engines", "6", "--budget", "1h").out
+    assert "and 6 engines in" in out
+    shown = " ".join(jdnas("latency", "validate", *space, "--count", "5", "--out", "v.json").out.split())
+    assert "5 engines that nothing was fitted to" in shown and "noise floor" in shown and "Kendall tau" in shown
+    figures = json.loads(Path("v.json").read_text())["figures"]
+    assert figures["mape"] < 0.02 and figures["within_5"] == 1.0 and Path("v.svg").read_text().startswith("<svg")
+    Path("board.yaml").write_text("name: my-board\ndevice: cpu\nruntime: ort-cpu\n")
+    out = jdnas("latency", "adapt", tmp_path / "tables" / "cpu-ort.json", "--target", "board.yaml", *space, "--engines", "4").out
+    assert "4 engines measured here" in out and Path("my-board.json").is_file()
+    assert "table measured here" in jdnas("latency", "targets", "board.yaml").out
