@@ -15,7 +15,8 @@ class PhaseSettings(Settings):
     """One phase of integrated progressive shrinking.
 
     `depth_share`: share of the depth range released (0: largest only); `widths`: released width factors; `subnets`: random
-    subnets per step besides the largest and the smallest.
+    subnets per step besides the largest and the smallest. `lr_factor` is on the pool's learning rate; `warmup` and
+    `final_lr_factor` replace those of the pool's training for this phase, so that a rate need not restart with each phase.
     """
 
     epochs: float = Field(12, gt=0)
@@ -23,6 +24,14 @@ class PhaseSettings(Settings):
     widths: tuple[Factor, ...] = Field((1.0, 1.25, 1.5), min_length=1)
     subnets: int = Field(1, ge=0)
     lr_factor: float = Field(1.0, gt=0)
+    warmup: float | None = Field(None, ge=0, lt=1)
+    final_lr_factor: float | None = Field(None, ge=0, le=1)
+
+    def train(self, pool: TrainSettings) -> TrainSettings:
+        """Return the settings of this phase's training."""
+        own = {"warmup": self.warmup, "final_lr_factor": self.final_lr_factor}
+        update = {"lr": pool.lr * self.lr_factor, "epochs": self.epochs} | {key: value for key, value in own.items() if value is not None}
+        return pool.model_copy(update=update)
 
 
 class PoolSettings(Settings):

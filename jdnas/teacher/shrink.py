@@ -138,7 +138,7 @@ def train_pool(
             continue
         if len(phase.widths) > 1:
             state = sorted_by_l1(state, space.largest)
-        train = settings.train.model_copy(update={"lr": settings.train.lr * phase.lr_factor, "epochs": phase.epochs})
+        train = phase.train(settings.train)
         steps = steps_of(phase.epochs, images, train.batch)
         state[VISITS] = visit_record(steps, phase)
         loss = PhaseLoss(space, state, phase, distill, seed_of)
