@@ -19,7 +19,7 @@ def imitation_masks(maps_hw: Sequence[tuple[int, int]], head: Head, truth_xyxy: 
     """Return the points to imitate, one bool mask `[B, H, W]` per level.
 
     For each object, a point counts where one of its anchors overlaps it by more than half of the largest overlap of any anchor
-    with it. `truth_xyxy` `[B, G, 4]` canvas pixels, `truth_valid` `[B, G]`; `maps_hw` are the sizes of all levels
+    with it. `truth_xyxy` `[B, G, 4]` canvas pixels, `truth_valid` `[B, G]`; `maps_hw` are the sizes of all levels.
     """
     anchors = anchors_of_maps(tuple(maps_hw), head, device=truth_xyxy.device)
     near = torch.stack([_near(anchors, truth, valid) for truth, valid in zip(truth_xyxy, truth_valid, strict=True)])

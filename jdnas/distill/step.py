@@ -49,15 +49,19 @@ def imitation_terms(
     head: Head,
     truth: tuple[Tensor, Tensor],
 ) -> dict[str, Tensor]:
-    """Return the weighted term of fine-grained feature imitation near ground truth.
+    """Return the weighted term of fine-grained feature imitation near ground truth, on the levels that both pyramids have.
 
-    `truth` holds its boxes `[B, G, 4]` and which are valid `[B, G]`; `head` lays the anchors.
+    `truth` holds its boxes `[B, G, 4]` and which are valid `[B, G]`; `head`, the student's, lays the anchors.
     """
     if not settings.imitation:
         return {}
     maps_hw = [(level.shape[2], level.shape[3]) for level in student.pyramid]
     masks = imitation_masks(maps_hw, head, *truth)
-    loss = imitation_loss(student.pyramid, lesson.pyramid, masks, adapters[IMITATION], normalize=settings.normalize_features)
+    places = [(mine, lesson.strides.index(stride)) for mine, stride in enumerate(head.strides) if stride in lesson.strides]
+    loss = imitation_loss(
+        [student.pyramid[mine] for mine, _ in places], [lesson.pyramid[its] for _, its in places], [masks[mine] for mine, _ in places],
+        adapters[IMITATION], normalize=settings.normalize_features,
+    )  # fmt: skip
     return {"distill_imitation": settings.imitation * loss}
 
 

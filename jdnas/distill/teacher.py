@@ -26,16 +26,20 @@ def roi_outputs(call: Callable[..., Any], pyramid: Sequence[Tensor], boxes_xyxy:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a teacher offers for one batch: its pyramid P2..P6, and its RoI path on boxes `[B, R, 4]`. Nothing has a gradient."""
+    """What a teacher offers for one batch: its pyramid with the levels' strides, and its RoI path on boxes `[B, R, 4]`.
+
+    Nothing has a gradient.
+    """
 
     pyramid: Sequence[Tensor]
+    strides: tuple[int, ...]
     on_rois: Callable[[Tensor], RoiOutputs]
 
 
 def check_pair(student: DetectorSpec, teacher: DetectorSpec) -> None:
     """Raise a ConfigError where a teacher cannot teach a student: they must know the same number of classes.
 
-    Any two families go together: all give P2..P6 at strides 4 to 64, and RoIs are pooled from the level that their size asks for.
+    Any two families go together: each pools RoIs from the levels of its own pyramid, and levels are matched by their strides.
     """
     if student.num_classes != teacher.num_classes:
         raise ConfigError(
@@ -76,7 +80,7 @@ class Teacher:
         def on_rois(boxes_xyxy: Tensor) -> RoiOutputs:
             return roi_outputs(lambda method, *args: getattr(detector, method)(*args), pyramid, boxes_xyxy)
 
-        return Lesson(pyramid, on_rois)
+        return Lesson(pyramid, self.spec.head.strides, on_rois)
 
 
 def half_precision(detector: Detector) -> Detector:

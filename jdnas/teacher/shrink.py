@@ -97,7 +97,9 @@ class PhaseLoss:
         pyramid = [level.detach() for level in output.pyramid]
         self._visit(step, 0, self.space.largest)
         yield output.terms
-        lesson = Lesson(pyramid, torch.no_grad()(partial(roi_outputs, partial(largest.call, training=False), pyramid)))
+        lesson = Lesson(
+            pyramid, self.space.largest.head.strides, torch.no_grad()(partial(roi_outputs, partial(largest.call, training=False), pyramid))
+        )
         factor = warmup_factor(step, len(self.state[VISITS]), self.distill)
         for place, spec in enumerate(sandwich(self.space, self.phase, random.Random(f"{self.seed}/{step}")), start=1):
             subnet = BoundDetector(spec, self.detector_state, own_statistics=True)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from jdnas.distill.adapters import FEATURE, identity_adapter, make_adapters
+from jdnas.distill.adapters import FEATURE, IMITATION, identity_adapter, make_adapters
+from jdnas.distill.imitation import imitation_loss, imitation_masks
 from jdnas.distill.inputs import renormalized
 from jdnas.distill.settings import DistillSettings
 from jdnas.distill.step import distill_terms, imitation_terms, warmup_factor
@@ -53,7 +54,9 @@ def all_terms(student: Detector, teacher: Detector, adapters: dict[str, torch.Te
     return terms | imitation_terms(output, lesson, adapters, EVERYTHING, head=student.spec.head, truth=(BOXES, Truth.valid))
 
 
-@pytest.mark.parametrize(("student", "teacher"), [("r18", "r50"), ("r18", "lite0"), ("lite0", "r34"), ("r50", "r18")])
+@pytest.mark.parametrize(
+    ("student", "teacher"), [("r18", "r50"), ("lite0", "r34"), ("r50", "x50_32x4d"), ("mobilenet_v2", "lite0"), ("r18", "mobilenet_v3")]
+)
 def test_any_family_teaches_any_other_and_only_the_student_learns(student: str, teacher: str) -> None:
     pupil, master = make(student), make(teacher, neck=16, seed=1)
     adapters = {name: tensor.requires_grad_() for name, tensor in make_adapters(8, 16, EVERYTHING).items()}
@@ -96,6 +99,22 @@ def test_weights_of_zero_leave_terms_out() -> None:
     double = DistillSettings(feature=0, classification=2, localization=0)
     once = distill_terms(losses(pupil), lesson, {}, double.model_copy(update={"classification": 1.0}))
     assert distill_terms(losses(pupil), lesson, {}, double)["distill_class"].item() == pytest.approx(2 * once["distill_class"].item())
+
+
+def test_pyramid_levels_are_matched_by_their_strides() -> None:
+    # A teacher without the level at stride 4 teaches the others; its own levels are not taken for neighbours of the student's.
+    pupil, wide = make("r18"), small("r18", neck=16)
+    head = replace(wide.head, strides=wide.head.strides[1:], anchor_sizes=wide.head.anchor_sizes[1:])
+    master = build(replace(wide, head=head)).eval()
+    lesson = Teacher.fixed(master, pupil.spec).teach(images(), SIZES)
+    assert lesson.strides == (8, 16, 32, 64)
+    output, adapters = losses(pupil), make_adapters(8, 16, EVERYTHING)
+    found = imitation_terms(output, lesson, adapters, EVERYTHING, head=pupil.spec.head, truth=(BOXES, Truth.valid))
+    maps_hw = [(level.shape[2], level.shape[3]) for level in output.pyramid]
+    masks = imitation_masks(maps_hw, pupil.spec.head, BOXES, Truth.valid)
+    expected = imitation_loss(output.pyramid[1:], lesson.pyramid, masks[1:], adapters[IMITATION])
+    assert found["distill_imitation"].item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.isfinite(distill_terms(output, lesson, adapters, DistillSettings())["distill_feature"])
 
 
 def test_warmup_rises_linearly_to_one() -> None:

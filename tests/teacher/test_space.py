@@ -12,7 +12,7 @@ from jdnas.teacher.space import Choice, SubnetSpace, make_space
 ONE_WIDTH = (PhaseSettings(widths=(1.0,)),)
 
 
-@pytest.mark.parametrize("base", ["r18", "r50", "lite0"])
+@pytest.mark.parametrize("base", ["r18", "r50", "x50_32x4d", "x101_64x4d", "mobilenet_v2", "mobilenet_v3", "lite0", "lite2"])
 def test_ends_and_samples_lie_in_the_space(base: str) -> None:
     space = make_space(preset(base, 3), PoolSettings())
     largest = space.largest
@@ -77,7 +77,10 @@ def test_phases_that_do_not_fit_the_pool_are_refused(widths: tuple[float, ...]) 
         PoolSettings(widths=(1.0, 1.5), phases=(PhaseSettings(widths=widths),))
 
 
-@pytest.mark.parametrize(("base", "elastic_stem"), [("r18", False), ("r50", True), ("lite0", True), ("lite0", False)])
+@pytest.mark.parametrize(
+    ("base", "elastic_stem"),
+    [("r18", False), ("r50", True), ("x50_32x4d", True), ("mobilenet_v2", True), ("lite0", True), ("lite0", False)],
+)
 def test_every_subnet_has_a_number(base: str, elastic_stem: bool) -> None:
     space = make_space(preset(base, 3), PoolSettings(elastic_stem=elastic_stem))
     rng = random.Random(1)
