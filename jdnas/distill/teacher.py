@@ -67,7 +67,9 @@ class Teacher:
         size_hw = (images.shape[2], images.shape[3])
         if (size_hw, images.device) not in self._ready:
             detector = self._detector_for(size_hw).to(memory_format=torch.channels_last)
-            self._ready[size_hw, images.device] = half_precision(detector) if images.is_cuda else detector
+            if images.is_cuda:
+                half_precision(detector)
+            self._ready[size_hw, images.device] = detector
         return self._ready[size_hw, images.device]
 
     @torch.no_grad()

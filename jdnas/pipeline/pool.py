@@ -51,4 +51,5 @@ def calibration_of(context: Context, pool: TeacherPool, size_hw: SizeHW) -> Cali
 
 def teacher_of(context: Context, pool: TeacherPool, spec: DetectorSpec, student: DetectorSpec) -> Teacher:
     """Return a subnet of the pool as a teacher, with BN statistics of its own at each resolution that the student trains at."""
-    return Teacher(spec, lambda size_hw: pool.extract(spec, calibration_of(context, pool, size_hw), context.device), student)
+    half = context.device.type == "cuda"
+    return Teacher(spec, lambda size_hw: pool.extract(spec, calibration_of(context, pool, size_hw), context.device, half=half), student)

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jdnas.distill.teacher import half_precision
 from jdnas.errors import CheckpointError, ConfigError, InputError
 from jdnas.models.bound import materialize
 from jdnas.models.detector import Detector, build
-from jdnas.models.weights import State
+from jdnas.models.weights import State, shapes_of
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.calibrate import recalibrate
 from jdnas.teacher.space import SubnetSpace
@@ -53,7 +54,7 @@ class TeacherPool:
     state: State
     classes: tuple[str, ...]
     statistics_folder: Path | None = None
-    _teachers: OrderedDict[tuple[str, str], dict[str, Detector]] = field(default_factory=OrderedDict, repr=False)
+    _teachers: OrderedDict[tuple[str, str, bool], dict[str, Detector]] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @cached_property
@@ -65,35 +66,40 @@ class TeacherPool:
             digest.update(self.state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:12]
 
-    def extract(self, spec: DetectorSpec, calibration: Calibration, device: torch.device) -> Detector:
+    def extract(self, spec: DetectorSpec, calibration: Calibration, device: torch.device, *, half: bool = False) -> Detector:
         """Return the teacher of `spec` in evaluation mode, with BN statistics of `calibration`; its weights are those of the pool.
 
-        A ConfigError says that the pool has no such subnet.
+        `half` gives it with weights in bfloat16, to be called under autocast. A ConfigError says that the pool has no such subnet.
         """
         self.space.choice_of(spec)
         with self._lock:
-            owner = (spec.key, str(device))
+            owner = (spec.key, str(device), half)
             known = self._teachers.setdefault(owner, {})
             self._teachers.move_to_end(owner)
             while len(self._teachers) > TEACHERS_IN_MEMORY:
                 self._teachers.popitem(last=False)
             if calibration.key not in known:
-                twin = next(iter(known.values()), None)
-                teacher = materialize(spec, self.state, device) if twin is None else _with_own_statistics(twin)
-                known[calibration.key] = self._calibrated(teacher, calibration)
+                statistics = self._statistics(spec, calibration, device)
+                first = next(iter(known.values()), None)
+                known[calibration.key] = self._new(spec, device, half) if first is None else _twin(first)
+                known[calibration.key].load_state_dict(statistics, strict=False)
             return known[calibration.key]
 
-    def _calibrated(self, teacher: Detector, calibration: Calibration) -> Detector:
+    def _new(self, spec: DetectorSpec, device: torch.device, half: bool) -> Detector:
+        teacher = materialize(spec, self.state, device).to(memory_format=torch.channels_last)
+        return half_precision(teacher) if half else teacher
+
+    def _statistics(self, spec: DetectorSpec, calibration: Calibration, device: torch.device) -> State:
+        """Return a teacher's running means and variances, from disk or computed in full precision."""
         path = None
         if self.statistics_folder is not None:
-            path = self.statistics_folder / self.version / f"{teacher.spec.key}_{calibration.key}.safetensors"
-            if path.exists() and (kept := _read_statistics(path, teacher)):
-                teacher.load_state_dict(teacher.state_dict() | kept)
-                return teacher
-        recalibrate(teacher, calibration.images())
+            path = self.statistics_folder / self.version / f"{spec.key}_{calibration.key}.safetensors"
+            if path.exists() and (kept := _read_statistics(path, spec)):
+                return kept
+        found = _running(recalibrate(self._new(spec, device, half=False), calibration.images()).state_dict())
         if path is not None:
-            save_tensors(path, _statistics(teacher.state_dict()))
-        return teacher
+            save_tensors(path, found)
+        return found
 
     def save(self, stem: Path, meta: Mapping[str, Any]) -> None:
         """Write the pool as a detector of its largest spec plus the space."""
@@ -108,22 +114,21 @@ class TeacherPool:
         }  # fmt: skip
 
 
-def _statistics(state: Mapping[str, Tensor]) -> State:
+def _running(state: Mapping[str, Tensor]) -> State:
     return {name: tensor for name, tensor in state.items() if name.endswith(RUNNING)}
 
 
-def _read_statistics(path: Path, teacher: Detector) -> State | None:
+def _read_statistics(path: Path, spec: DetectorSpec) -> State | None:
     """Read kept statistics; None where the file is damaged or does not fit, so that they are computed again."""
     try:
         kept = load_tensors(path)
     except CheckpointError:
         return None
-    mine = _statistics(teacher.state_dict())
-    fits = {name: tensor.shape for name, tensor in kept.items()} == {name: tensor.shape for name, tensor in mine.items()}
-    return kept if fits else None
+    shapes = {name: shape for name, shape in shapes_of(spec).items() if name.endswith(RUNNING)}
+    return kept if {name: tensor.shape for name, tensor in kept.items()} == shapes else None
 
 
-def _with_own_statistics(teacher: Detector) -> Detector:
+def _twin(teacher: Detector) -> Detector:
     """Return a detector that shares the weights of `teacher` and has running statistics of its own."""
     state = teacher.state_dict()
     own = {name: tensor.clone() if name.endswith(RUNNING) or not tensor.is_floating_point() else tensor for name, tensor in state.items()}

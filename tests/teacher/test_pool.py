@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from jdnas.distill.teacher import Teacher
 from jdnas.errors import CheckpointError, ConfigError
 from jdnas.models.bound import BoundDetector, materialize
 from jdnas.models.detector import Detector, build
@@ -98,12 +99,33 @@ def test_resolutions_share_the_weights_and_not_the_statistics(small: DetectorSpe
     assert all(torch.equal(tensor, fresh.state_dict()[name]) for name, tensor in second.state_dict().items())
 
 
+def test_teachers_in_half_precision_share_weights_and_have_full_statistics(small: DetectorSpec) -> None:
+    pool, coarse, fine = make_pool(small), Source(64).calibration, Source(128).calibration
+    halves = [pool.extract(pool.space.smallest, calibration, CPU, half=True).state_dict() for calibration in (coarse, fine)]
+    fulls = [pool.extract(pool.space.smallest, calibration, CPU).state_dict() for calibration in (coarse, fine)]
+    for half, full in zip(halves, fulls, strict=True):
+        assert half["fpn.output.0.weight"].dtype == torch.bfloat16
+        assert all(torch.equal(half[name], full[name]) for name in full if name.endswith(RUNNING))
+    shared = [name for name, tensor in halves[0].items() if tensor.data_ptr() == halves[1][name].data_ptr()]
+    assert "fpn.output.0.weight" in shared and not any(name.endswith(RUNNING) for name in shared)
+
+
+def test_using_a_teacher_keeps_its_weights_shared(small: DetectorSpec) -> None:
+    pool = make_pool(small)
+    sources = {(side, side): Source(side).calibration for side in (64, 128)}
+    teacher = Teacher(small, lambda size_hw: pool.extract(small, sources[size_hw], CPU), small)
+    for side in (64, 128):
+        teacher.teach(torch.zeros(1, 3, side, side), torch.tensor([[side, side]]))
+    first, second = (pool.extract(small, calibration, CPU).state_dict() for calibration in sources.values())
+    assert first["backbone.stem.conv.weight"].data_ptr() == second["backbone.stem.conv.weight"].data_ptr()
+
+
 def test_memory_holds_few_teachers(small: DetectorSpec) -> None:
     pool, source = make_pool(small), Source()
     for spec in (pool.space.largest, *pool.space.neighbours(pool.space.largest)[:TEACHERS_IN_MEMORY]):
         pool.extract(spec, source.calibration, CPU)
     assert len(pool._teachers) == TEACHERS_IN_MEMORY
-    assert (pool.space.largest.key, "cpu") not in pool._teachers
+    assert (pool.space.largest.key, "cpu", False) not in pool._teachers
 
 
 def test_statistics_on_disk_are_read_by_the_next_process(small: DetectorSpec, tmp_path: Path) -> None:
