@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from jdnas.distill.losses import standardize
 from jdnas.models.anchors import anchors_of_maps
 from jdnas.models.boxes import pairwise_iou
+from jdnas.models.global_batch import total
 from jdnas.spec import Head
 
 OVERLAP_SHARE = 0.5  # psi of the paper
@@ -43,12 +44,12 @@ def imitation_loss(
     Maps `[B, C_s, H, W]` and `[B, C_t, H, W]` per level, masks `[B, H, W]`, `adapter` `[C_t, C_s, k, k]`. N_p is the number of masked
     points; 0 without any. `normalize` standardizes both sides first, over each level's masked points.
     """
-    total: Tensor | float = 0.0
+    loss: Tensor | float = 0.0
     for features, goal, mask in zip(student, teacher, masks, strict=True):
         adapted = F.conv2d(features, adapter.to(features.dtype), padding=adapter.shape[-1] // 2).float()
         target, counts = goal.float(), mask[:, None]
         if normalize:
             adapted, target = standardize(adapted, counts), standardize(target, counts)
-        total = total + torch.where(counts, (adapted - target).square(), adapted.new_zeros(())).sum()
-    points = torch.stack([mask.sum() for mask in masks]).sum()
-    return torch.as_tensor(total) / (2 * points.clamp(min=1))
+        loss = loss + torch.where(counts, (adapted - target).square(), adapted.new_zeros(())).sum()
+    points = total(torch.stack([mask.sum() for mask in masks]).sum())
+    return torch.as_tensor(loss) / (2 * points.clamp(min=1))

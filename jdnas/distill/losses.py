@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jdnas.models.global_batch import total
 from jdnas.spec import ROI_SIZE
 
 
@@ -26,24 +27,21 @@ def standardize(features: Tensor, counts: Tensor) -> Tensor:
     return (features - mean) / (variance + 1e-5).sqrt()
 
 
-def feature_loss(
-    student: Tensor, teacher: Tensor, positive: Tensor, adapter: Tensor, *, normalize: bool = False, valid: Tensor | None = None
-) -> Tensor:
+def feature_loss(student: Tensor, teacher: Tensor, positive: Tensor, adapter: Tensor, *, normalize: bool = False) -> Tensor:
     """L_feat of section 3.2.1 on RoI-aligned features.
 
     `student` `[N, C_s, 7, 7]`, `teacher` `[N, C_t, 7, 7]`, `positive` `[N]` bool (the mask), `adapter` `[C_t, C_s, 1, 1]` is the
     1x1 convolution f_adapt. Squared differences are summed over positive points and channels and divided by N_p, the number of
     positive points (positive RoIs x 49). Every RoI is pooled from one level, so the equation's sum over levels is the one over RoIs.
-    0 without positives. `normalize` standardizes both sides first, over the RoIs that are `valid` `[N]` bool (default: all).
+    0 without positives. `normalize` standardizes both sides first, over the positive points; where several processes hold parts of
+    a batch, each over its own, as batch normalization does.
     """
-    adapted = F.conv2d(student, adapter.to(student.dtype)).float()
-    target = teacher.float()
+    adapted, target = F.conv2d(student, adapter.to(student.dtype)).float(), teacher.float()
+    mask = positive[:, None, None, None]
     if normalize:
-        counts = torch.ones_like(positive) if valid is None else valid
-        adapted, target = standardize(adapted, counts[:, None, None, None]), standardize(target, counts[:, None, None, None])
-    squared = (adapted - target).square().sum(dim=(1, 2, 3))
-    points = positive.sum().clamp(min=1) * ROI_SIZE**2
-    return torch.where(positive, squared, squared.new_zeros(())).sum() / points
+        adapted, target = standardize(adapted, mask), standardize(target, mask)
+    points = total(positive.sum()).clamp(min=1) * ROI_SIZE**2
+    return torch.where(mask, (adapted - target).square(), adapted.new_zeros(())).sum() / points
 
 
 def classification_loss(student_logits: Tensor, teacher_logits: Tensor, valid: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -53,7 +51,7 @@ def classification_loss(student_logits: Tensor, teacher_logits: Tensor, valid: T
     """
     target = (teacher_logits.float() / temperature).softmax(dim=-1)
     per_roi = -(target * (student_logits.float() / temperature).log_softmax(dim=-1)).sum(dim=-1)
-    return temperature**2 * torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / valid.sum().clamp(min=1)
+    return temperature**2 * torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / total(valid.sum()).clamp(min=1)
 
 
 def localization_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
@@ -64,4 +62,4 @@ def localization_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_lo
     scores = teacher_logits.float().softmax(dim=-1)[:, 1:, None]
     difference = (scores * (teacher_deltas.float() - student_deltas.float())[:, 1:]).sum(dim=1)
     per_roi = difference.abs().sum(dim=-1)
-    return torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / valid.sum().clamp(min=1)
+    return torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / total(valid.sum()).clamp(min=1)

@@ -1,5 +1,6 @@
 """The distillation terms of one training step: the teacher's heads on the student's proposals."""
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from jdnas.distill.losses import classification_loss, feature_loss, localization
 from jdnas.distill.settings import DistillSettings
 from jdnas.distill.teacher import Lesson
 from jdnas.models.detector import LossOutput
+from jdnas.models.roi_head import POSITIVE_FRACTION
 from jdnas.spec import Head
 
 
@@ -24,9 +26,10 @@ def distill_terms(student: LossOutput, lesson: Lesson, adapters: Mapping[str, Te
     teacher = lesson.on_rois(student.proposals.boxes_xyxy.detach())
     terms: dict[str, Tensor] = {}
     if settings.feature:
+        rows = positive_rows(labels > 0)
         loss = feature_loss(
-            student.roi_features.flatten(0, 1), teacher.features, labels > 0, adapters[FEATURE],
-            normalize=settings.normalize_features, valid=labels >= 0,
+            student.roi_features.flatten(0, 1)[rows], teacher.features[rows], labels[rows] > 0, adapters[FEATURE],
+            normalize=settings.normalize_features,
         )  # fmt: skip
         terms["distill_feature"] = settings.feature * loss
     if settings.classification:
@@ -38,6 +41,15 @@ def distill_terms(student: LossOutput, lesson: Lesson, adapters: Mapping[str, Te
         loss = localization_loss(deltas, teacher.box_deltas, teacher.class_logits, labels >= 0)
         terms["distill_box"] = settings.localization * loss
     return terms
+
+
+def positive_rows(positive: Tensor) -> Tensor:
+    """Return as many row numbers as a sample can have positive RoIs, those of `positive` `[N]` bool among them.
+
+    The features of the others, three quarters of a sample, need not be looked at.
+    """
+    most = math.ceil(POSITIVE_FRACTION * len(positive))
+    return positive.int().topk(most, sorted=False).indices
 
 
 def imitation_terms(

@@ -88,7 +88,7 @@ def train_detector(
     batches = partial(context.train_batches, settings, seed)
     if teacher is not None:
         adapters = start_adapters(spec, tensors, teacher, distill, lambda: next(batches(0)).to(context.device), seed)
-        tensors |= {name: adapter.to(context.device) for name, adapter in adapters.items()}
+        tensors |= {name: context.team.tensor_from_first(adapter.to(context.device)) for name, adapter in adapters.items()}
     steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
     loss = DetectorLoss(
         spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps * settings.accumulate, teacher=teacher,

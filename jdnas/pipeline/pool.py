@@ -31,6 +31,7 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
             batches=lambda seed, step: context.train_batches(settings.train, seed, step),
             device=context.device, seed=context.config.seed, folder=stem.parent,
             checkpoint_seconds=context.config.checkpoint_seconds, on_step=progress.steps(units, steps),
+            team=context.team,
         )  # fmt: skip
         pool = TeacherPool(space, state, context.train.classes, stem.parent / "statistics")
         largest = pool.extract(space.largest, calibration_of(context, pool, context.base_size_hw), context.device)
@@ -40,7 +41,9 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
         "phases": [asdict(report) for report in reports],
         "largest_metrics": metrics.to_dict(),
     }
-    pool.save(stem, meta)
+    if context.team.rank == 0:
+        pool.save(stem, meta)
+    context.team.wait()
     return pool
 
 

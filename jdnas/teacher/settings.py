@@ -60,6 +60,12 @@ class PoolSettings(Settings):
     bn_images: int = Field(2000, ge=1)
 
     @model_validator(mode="after")
+    def _norms_see_their_batches(self) -> Self:
+        if self.train.norm == "frozen":
+            raise ValueError("train.norm is frozen, but running statistics are those of no subnet: choose batch or sync")
+        return self
+
+    @model_validator(mode="after")
     def _phases_use_known_widths(self) -> Self:
         for index, phase in enumerate(self.phases):
             if not set(phase.widths) <= set(self.widths) or max(phase.widths) != max(self.widths):

@@ -26,6 +26,7 @@ from jdnas.teacher.names import describe_subnet
 from jdnas.teacher.settings import PhaseSettings, PoolSettings
 from jdnas.teacher.space import SubnetSpace
 from jdnas.training.checkpoint import load_tensors, read_json, save_tensors, write_json
+from jdnas.training.distributed import ALONE, Team
 from jdnas.training.loop import LossTerms, Resume, fit, step_generator
 from jdnas.training.schedule import steps_of
 
@@ -123,11 +124,12 @@ def sorted_by_l1(state: State, spec: DetectorSpec) -> State:
 def train_pool(
     state: State, space: SubnetSpace, settings: PoolSettings, distill: DistillSettings, *, images: int, batches: BatchSource,
     device: torch.device, seed: int, folder: Path, checkpoint_seconds: float = 20.0, on_step: Callable[[int, float], None] | None = None,
+    team: Team = ALONE,
 ) -> tuple[State, list[PhaseReport]]:  # fmt: skip
     """Train the pool state through all phases and return it; `batches(seed, step)` iterates training batches.
 
     The state after each phase is kept in `folder` (`phase_0.safetensors`, ...), and that of an unfinished one; a later call goes on
-    from there.
+    from there. The processes of a `team` draw the same subnets for their parts of a batch, and the first one writes.
     """
     neck = space.largest.neck
     state = {name: tensor.to(device) for name, tensor in state.items()} | {FEATURE: identity_adapter(neck, neck).to(device)}
@@ -142,15 +144,18 @@ def train_pool(
             state = sorted_by_l1(state, space.largest)
         train = phase.train(settings.train)
         steps = steps_of(phase.epochs, images, train.batch)
-        state[VISITS] = visit_record(steps, phase)
+        state[VISITS] = visit_record(steps * train.accumulate, phase)
         loss = PhaseLoss(space, state, phase, distill, seed_of)
         resume = Resume(folder / f"phase_{index}.partial.safetensors", checkpoint_seconds)
-        report = fit(state, loss, partial(batches, seed_of), train, steps=steps, device=device, resume=resume, on_step=on_step)
-        save_tensors(finished, state)
-        visited = visit_counts(state.pop(VISITS), space)
+        report = fit(state, loss, partial(batches, seed_of), train, steps=steps, device=device, resume=resume, on_step=on_step, team=team)
+        visited = visit_counts(state[VISITS], space)
         reports.append(PhaseReport(index, report.images, report.seconds, report.skipped, report.curve, visited))
-        write_json(finished.with_suffix(".json"), asdict(reports[-1]))
-        resume.path.unlink(missing_ok=True)
+        if team.rank == 0:
+            save_tensors(finished, state)
+            write_json(finished.with_suffix(".json"), asdict(reports[-1]))
+            resume.path.unlink(missing_ok=True)
+        team.wait()
+        state.pop(VISITS)
     state.pop(FEATURE)
     return {name: tensor.cpu() for name, tensor in state.items()}, reports
 

@@ -68,6 +68,10 @@ class Team:
             self.wait()
             torch.distributed.destroy_process_group()
 
+    def tensor_from_first(self, tensor: Tensor) -> Tensor:
+        """Return the tensor that the first process has, for all that have one of its shape."""
+        return tensor if self.world == 1 else self.add_up(tensor if self.rank == 0 else torch.zeros_like(tensor))
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.world > 1:

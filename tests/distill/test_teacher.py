@@ -8,8 +8,9 @@ import torch
 from jdnas.distill.adapters import FEATURE, IMITATION, identity_adapter, make_adapters
 from jdnas.distill.imitation import imitation_loss, imitation_masks
 from jdnas.distill.inputs import renormalized
+from jdnas.distill.losses import feature_loss
 from jdnas.distill.settings import DistillSettings
-from jdnas.distill.step import distill_terms, imitation_terms, warmup_factor
+from jdnas.distill.step import distill_terms, imitation_terms, positive_rows, warmup_factor
 from jdnas.distill.teacher import Teacher, half_precision
 from jdnas.errors import ConfigError
 from jdnas.models.detector import Detector, LossOutput, build
@@ -115,6 +116,18 @@ def test_pyramid_levels_are_matched_by_their_strides() -> None:
     expected = imitation_loss(output.pyramid[1:], lesson.pyramid, masks[1:], adapters[IMITATION])
     assert found["distill_imitation"].item() == pytest.approx(expected.item(), rel=1e-6)
     assert torch.isfinite(distill_terms(output, lesson, adapters, DistillSettings())["distill_feature"])
+
+
+def test_looking_at_positive_rows_only_changes_nothing() -> None:
+    positive = torch.rand(32, generator=torch.Generator().manual_seed(0)) > 0.8
+    assert positive.sum() <= 8
+    rows = positive_rows(positive)
+    assert len(rows) == len(set(rows.tolist())) == 8 and set(positive.nonzero().flatten().tolist()) <= set(rows.tolist())
+    features, others = torch.randn(32, 3, 7, 7), torch.randn(32, 3, 7, 7)
+    for normalize in (False, True):
+        whole = feature_loss(features, others, positive, identity_adapter(3, 3), normalize=normalize)
+        part = feature_loss(features[rows], others[rows], positive[rows], identity_adapter(3, 3), normalize=normalize)
+        assert part.item() == pytest.approx(whole.item(), rel=1e-5)
 
 
 def test_warmup_rises_linearly_to_one() -> None:
