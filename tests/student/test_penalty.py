@@ -1,14 +1,15 @@
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from jdnas.models.global_batch import Share, as_part_of
 from jdnas.pipeline.detector_training import DetectorLoss
 from jdnas.student.importance import prunable_gammas
 from jdnas.student.penalty import sparsity_penalty
-from tests.models.specs import plain_spec, random_state
-from tests.student.two_processes import DATA, Scale, work
+from jdnas.training.loop import trainable
+from tests.models.specs import SIZE_HW, images, plain_spec, random_state
 
 NAMES = ["a", "b"]
 
@@ -50,10 +51,24 @@ def test_training_penalizes_prunable_gammas_and_nothing_else() -> None:
         assert torch.equal(state[name].grad, 1e-5 * state[name].detach().sign())
 
 
-@pytest.mark.slow
-def test_two_processes_that_average_gradients_penalize_once(tmp_path: Path) -> None:
-    single = Scale()
-    single(DATA).backward()
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
-    for rank in range(2):
-        assert torch.allclose(torch.load(tmp_path / f"{rank}.pt", weights_only=True), single.gamma.grad)
+def _sparsity_gradients(world: int) -> list[Tensor]:
+    """Return the gradients of the gammas' penalty in a training step, summed over `world` processes as the loop does."""
+    spec = plain_spec("resnet_basic")
+    state = random_state(spec)
+    for tensor in trainable(state):
+        tensor.requires_grad_()
+    loss = DetectorLoss(spec, state, seed=0, gamma_penalty=1e-5)
+    batch = SimpleNamespace(
+        images=images(), sizes_hw=torch.tensor([SIZE_HW, SIZE_HW]), boxes_xyxy=torch.tensor([[[4.0, 4.0, 40.0, 36.0]]] * 2),
+        labels=torch.ones(2, 1, dtype=torch.int64), valid=torch.ones(2, 1, dtype=torch.bool),
+    )  # fmt: skip
+    for rank in range(world):
+        share = Share(rank, world, lambda tensor: tensor * world) if world > 1 else None
+        with as_part_of(share):
+            next(loss(batch, 0))["sparsity"].backward()  # type: ignore[arg-type]
+    return [state[name].grad for name in loss.gammas]
+
+
+def test_processes_that_add_up_their_gradients_penalize_once() -> None:
+    alone, together = _sparsity_gradients(1), _sparsity_gradients(4)
+    assert all(torch.allclose(a, b, rtol=1e-6, atol=0) and a.any() for a, b in zip(alone, together, strict=True))
