@@ -59,6 +59,19 @@ def _lite(name: str, num_classes: int) -> DetectorSpec:
     return _inverted("efficientnet_lite", _LITE_STEM, widths, (_LITE_DEPTHS[0], *middle, _LITE_DEPTHS[-1]), num_classes)
 
 
+def _r50_v2(num_classes: int) -> DetectorSpec:
+    """Torchvision's fasterrcnn_resnet50_fpn_v2 (Li et al. 2021)."""
+    spec = _resnet("r50", num_classes)
+    return replace(spec, neck_norm=True, head=replace(spec.head, rpn_convs=2, convs=(256,) * 4, fcs=1))
+
+
+def _mobilenet_v3_fpn(num_classes: int) -> DetectorSpec:
+    """Torchvision's fasterrcnn_mobilenet_v3_large_fpn: two maps at stride 32, and all anchors on every level."""
+    spec = _mobilenet_v3(num_classes)
+    head = replace(spec.head, strides=(32, 32, 64), anchor_sizes=(32,) * 3, anchor_scales=(1.0, 2.0, 4.0, 8.0, 16.0))
+    return replace(spec, head=replace(head, rpn_score_threshold=0.05))
+
+
 _MAKERS: dict[str, Callable[[int], DetectorSpec]] = {
     **{name: partial(_resnet, name) for name in _RESNET_DEPTHS},
     **{
@@ -69,15 +82,44 @@ _MAKERS: dict[str, Callable[[int], DetectorSpec]] = {
     "mobilenet_v2": _mobilenet_v2,
     "mobilenet_v3": _mobilenet_v3,
     **{name: partial(_lite, name) for name in _LITE_FACTORS},
+    "r50_v2": _r50_v2,
+    "mobilenet_v3_fpn": _mobilenet_v3_fpn,
 }
 NAMES = tuple(_MAKERS)
 
 
+def _cascade(spec: DetectorSpec) -> DetectorSpec:
+    return replace(spec, head=replace(spec.head, kind="cascade"))
+
+
+_EXTRAS: dict[str, Callable[[DetectorSpec], DetectorSpec]] = {
+    "dcn": partial(replace, deformable=(1, 2, 3)),
+    "mdcn": partial(replace, deformable=(1, 2, 3), modulated=True),
+    "cascade": _cascade,
+}
+EXTRAS = tuple(_EXTRAS)
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a base without its extras."""
+    return name.split("-")[0]
+
+
 def preset(name: str, num_classes: int) -> DetectorSpec:
-    """Return the spec of a named base detector with `num_classes` foreground classes."""
-    if name not in _MAKERS:
-        raise ConfigError(unknown_name("base", name, NAMES, "List them with: jdnas bases"))
-    return _MAKERS[name](num_classes)
+    """Return the spec of a named base detector with `num_classes` foreground classes.
+
+    Extras follow the name: `x101_32x4d-dcn-cascade` has deformable convolutions in its last three stages (`dcn`, or modulated ones
+    with `mdcn`) and a cascade head.
+    """
+    plain, *extras = name.split("-")
+    if plain not in _MAKERS:
+        raise ConfigError(unknown_name("base", plain, NAMES, "List them with: jdnas bases"))
+    spec = _MAKERS[plain](num_classes)
+    for extra in extras:
+        if extra not in _EXTRAS:
+            raise ConfigError(unknown_name(f"extra of base {plain!r}", extra, EXTRAS))
+        spec = _EXTRAS[extra](spec)
+    return spec
 
 
 def round_width(width: float, step: int) -> int:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from jdnas.errors import ConfigError
@@ -47,6 +49,16 @@ def test_presets_take_any_number_of_classes_and_survive_json(name: str) -> None:
     spec = preset(name, 7)
     assert spec.num_classes == 7
     assert DetectorSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_extras_follow_the_name() -> None:
+    spec = preset("x101_32x4d-dcn-cascade", 3)
+    assert (spec.deformable, spec.modulated, spec.head.kind) == ((1, 2, 3), False, "cascade")
+    assert preset("r50-mdcn", 3) == replace(preset("r50", 3), deformable=(1, 2, 3), modulated=True)
+    with pytest.raises(ConfigError, match="unknown extra of base 'r50' 'mask'; known: cascade, dcn, mdcn"):
+        preset("r50-mask", 3)
+    with pytest.raises(ConfigError, match="deformable stages need a bottleneck family"):
+        preset("r18-dcn", 3)
 
 
 def test_unknown_presets_are_refused_with_the_known_ones() -> None:

@@ -118,13 +118,14 @@ def bases() -> None:
     Example: jdnas bases
     """
     from jdnas.models.complexity import multiply_adds, parameters
-    from jdnas.presets import NAMES, preset
+    from jdnas.presets import EXTRAS, NAMES, preset
 
     for name in NAMES:
         spec = preset(name, 80)
         depths = "-".join(map(str, spec.depths))
         size = f"{multiply_adds(spec, (800, 1333)) / 1e9:7.1f} GMAC {parameters(spec) / 1e6:6.1f} M"
-        print(f"{name:12s} {spec.family:18s} depths {depths:16s} {size}")
+        print(f"{name:16s} {spec.family:18s} depths {depths:16s} {size}")
+    print(f"Each takes extras, as in r101-cascade or x101_32x4d-dcn-cascade: {', '.join(EXTRAS)} (dcn and mdcn on bottleneck families)")
 
 
 def register(app: typer.Typer) -> None:

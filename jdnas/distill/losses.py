@@ -57,9 +57,11 @@ def classification_loss(student_logits: Tensor, teacher_logits: Tensor, valid: T
 def localization_loss(student_deltas: Tensor, teacher_deltas: Tensor, teacher_logits: Tensor, valid: Tensor) -> Tensor:
     """L_reg of section 3.2.2: class-aware localization, 1/N sum |sum_c p_t^c (reg_t^c - reg_s^c)| over foreground classes.
 
-    Deltas `[N, K+1, 4]` (class 0 is the background and takes no part), `valid` `[N]` bool. The four coordinates are added.
+    Deltas `[N, K+1, 4]` (class 0 is the background and takes no part) or `[N, 1, 4]` where one box serves all classes, `valid` `[N]`
+    bool. The four coordinates are added.
     """
     scores = teacher_logits.float().softmax(dim=-1)[:, 1:, None]
-    difference = (scores * (teacher_deltas.float() - student_deltas.float())[:, 1:]).sum(dim=1)
+    difference = teacher_deltas.float() - student_deltas.float()
+    difference = (scores * (difference if difference.shape[1] == 1 else difference[:, 1:])).sum(dim=1)
     per_roi = difference.abs().sum(dim=-1)
     return torch.where(valid, per_roi, per_roi.new_zeros(())).sum() / total(valid.sum()).clamp(min=1)

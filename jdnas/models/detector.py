@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from jdnas.models.axes import Axis
 from jdnas.models.backbones import build_backbone
+from jdnas.models.cascade import DELTA_WEIGHTS, LOSS_WEIGHTS, mean_scores, refined, relabelled
 from jdnas.models.forms import EAGER, EXPORT, Forms
 from jdnas.models.fpn import Fpn
 from jdnas.models.losses import roi_losses
@@ -32,8 +33,9 @@ class Targets(Protocol):
 class LossOutput(NamedTuple):
     """The four loss `terms` (objectness, rpn_box, classifier, box) and what they were computed from.
 
-    `pyramid` P2..P6; `proposals`: the sampled RoIs `[B, R, 4]`; `labels` `[B, R]` (0 background, -1 padding); `roi_features`
-    `[B, R, neck, 7, 7]`; `class_logits` `[B, R, K+1]`; `box_deltas` `[B, R, K+1, 4]`.
+    `pyramid`; `proposals`: the sampled RoIs `[B, R, 4]`; `labels` `[B, R]` (0 background, -1 padding); `roi_features`
+    `[B, R, neck, 7, 7]`; `class_logits` `[B, R, K+1]`; `box_deltas` `[B, R, K+1 or 1, 4]`. In a cascade, `classifier` and `box` are
+    weighted sums over its heads, and the rest is what its first head looked at and said.
     """
 
     terms: dict[str, Tensor]
@@ -56,6 +58,8 @@ class Detector(nn.Module):
         self.fpn = Fpn(self.backbone.out_axes, neck, pooled=len(spec.head.strides) - len(spec.taps), norm=spec.neck_norm)
         self.rpn = Rpn(neck, spec.head, forms)
         self.box_head = BoxHead(neck, spec.head, spec.num_classes)
+        later = range(spec.head.box_heads - 1)
+        self.cascade = nn.ModuleList(BoxHead(neck, spec.head, spec.num_classes, name=f"cascade{index}") for index in later)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the pyramid, each level `[B, neck, H/stride, W/stride]`, of normalized images `[B, 3, H, W]`, sides multiples of 32."""
@@ -81,7 +85,13 @@ class Detector(nn.Module):
         if self.forms.nms == "greedy":
             proposals = _without_padding(proposals)
         class_logits, box_deltas = self.box_head(self.roi_features(pyramid, proposals.boxes_xyxy))
-        return detect(class_logits, box_deltas, proposals, sizes_hw, self.spec.head, self.forms)
+        logits = [class_logits]
+        for stage, box_head in enumerate(self.cascade):
+            proposals = refined(proposals, box_deltas, sizes_hw, stage)
+            class_logits, box_deltas = box_head(self.roi_features(pyramid, proposals.boxes_xyxy))
+            logits.append(class_logits)
+        scores, weights = mean_scores(logits, self.spec.head), DELTA_WEIGHTS[len(self.cascade)]
+        return detect(scores, box_deltas, proposals, sizes_hw, self.spec.head, self.forms, weights)
 
     def losses(self, images: Tensor, sizes_hw: Tensor, targets: Targets, generator: torch.Generator) -> LossOutput:
         """Return the training losses; `generator` draws the samples of anchors and RoIs."""
@@ -94,6 +104,14 @@ class Detector(nn.Module):
         roi_features = self.roi_features(pyramid, sample.proposals.boxes_xyxy)
         class_logits, box_deltas = self.box_head(roi_features)
         classifier, box = roi_losses(class_logits, box_deltas, sample.labels, sample.targets)
+        later, rois = box_deltas, sample.proposals
+        for stage, box_head in enumerate(self.cascade):
+            rois = refined(rois, later, sizes_hw, stage)
+            moved = relabelled(rois, boxes, labels, valid, stage + 1)
+            logits, later = box_head(self.roi_features(pyramid, rois.boxes_xyxy))
+            classifier_there, box_there = roi_losses(logits, later, moved.labels, moved.targets)
+            classifier = classifier + LOSS_WEIGHTS[stage + 1] * classifier_there
+            box = box + LOSS_WEIGHTS[stage + 1] * box_there
         terms = {"objectness": objectness, "rpn_box": rpn_box, "classifier": classifier, "box": box}
         return LossOutput(terms, pyramid, sample.proposals, sample.labels, roi_features, class_logits, box_deltas)
 

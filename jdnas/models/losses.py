@@ -29,10 +29,12 @@ def rpn_losses(objectness: Tensor, deltas: Tensor, targets: Tensor, positive: Te
 def roi_losses(class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the classification and box losses over sampled RoIs.
 
-    `class_logits` `[B, R, K+1]`; `box_deltas` `[B, R, K+1, 4]`; `labels` `[B, R]` (0 background, -1 not counted); `targets` `[B, R, 4]`.
+    `class_logits` `[B, R, K+1]`; `box_deltas` `[B, R, K+1, 4]`, or `[B, R, 1, 4]` where one serves all classes; `labels` `[B, R]`
+    (0 background, -1 not counted); `targets` `[B, R, 4]`.
     """
     counted = labels >= 0
     count = total(counted.sum()).clamp(min=1)
     classifier = F.cross_entropy(class_logits.float().flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
+    # `take` clamps the label to 0 where there is one box for all classes.
     own_class = take(box_deltas.flatten(0, 1), labels.clamp(min=0).reshape(-1, 1)).reshape(*labels.shape, 4)
     return classifier / count, _smooth_l1(own_class, targets, labels > 0) / count

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from jdnas.models.assign import IGNORED, match, sample_balanced, uniform_noise
 from jdnas.models.axes import Axis
-from jdnas.models.boxes import ROI_WEIGHTS, at_least, clip, decode, encode, take
+from jdnas.models.boxes import ROI_WEIGHTS, DeltaWeights, at_least, clip, decode, encode, take
 from jdnas.models.forms import Forms
 from jdnas.models.fpn import NORM_EPS
 from jdnas.models.layers import Conv, ConvNorm, Linear, init_conv_weights
@@ -41,20 +41,20 @@ class RoiSample(NamedTuple):
 
 
 class BoxHead(nn.Module):
-    """3x3 convolutions, if the spec has any, one or two fully connected layers, and two predictors."""
+    """3x3 convolutions, if the spec has any, one or two fully connected layers, and two predictors; `name` is that of its axes."""
 
-    def __init__(self, neck: Axis, head: Head, num_classes: int) -> None:
+    def __init__(self, neck: Axis, head: Head, num_classes: int, *, name: str = "head") -> None:
         super().__init__()
         reads, self.convs = neck, nn.ModuleList()
         for index, width in enumerate(head.convs):
-            writes = Axis(f"head.conv{index}", width)
+            writes = Axis(f"{name}.conv{index}", width)
             self.convs.append(ConvNorm(Conv(reads, writes, 3), eps=NORM_EPS))
             reads = writes
         init_conv_weights(self.convs)
-        axis = Axis("head.fc6", head.width)
+        axis = Axis(f"{name}.fc6", head.width)
         self.fc6, self.fc7 = Linear(reads.flattened(ROI_SIZE**2), axis), None
         if head.fcs == 2:
-            reads, axis = axis, Axis("head.fc7", head.width)
+            reads, axis = axis, Axis(f"{name}.fc7", head.width)
             self.fc7 = Linear(reads, axis)
         self.class_logits = Linear(axis, Axis("class_logits", num_classes + 1))
         self.box_deltas = Linear(axis, Axis("class_deltas", 4 * head.box_outputs(num_classes)))
@@ -89,17 +89,23 @@ def sample_rois(
     return RoiSample(Proposals(boxes.where(sampled[..., None], 0.0), sampled), labels, targets)
 
 
-def detect(class_logits: Tensor, box_deltas: Tensor, proposals: Proposals, sizes_hw: Tensor, head: Head, forms: Forms) -> Detections:
-    """Turn the box head's output for `proposals` into the final detections: threshold, per-class suppression, the best D."""
-    classes = class_logits.shape[-1] - 1
-    scores = class_logits.float().softmax(-1)[..., 1:]
+def detect(
+    probabilities: Tensor, box_deltas: Tensor, proposals: Proposals, sizes_hw: Tensor, head: Head, forms: Forms,
+    weights: DeltaWeights = ROI_WEIGHTS,
+) -> Detections:  # fmt: skip
+    """Turn class probabilities `[B, R, K+1]` and deltas `[B, R, K+1 or 1, 4]` of `proposals` into the final detections.
+
+    That is: threshold, per-class suppression, the best D. `weights` are those that the deltas were scaled with.
+    """
+    classes = probabilities.shape[-1] - 1
+    scores = probabilities[..., 1:]
     scores = scores.where((scores > head.score_threshold) & proposals.valid[..., None], -1.0).flatten(1)
     limit = forms.detection_candidates if forms.nms == "fixed_point" else max(1, int((scores >= 0).sum(1).max()))
     scores, index = ranked(scores, limit, forms.topk)
 
     roi, label = index // classes, index % classes + 1
-    deltas = take(box_deltas.flatten(1, 2), roi * (classes + 1) + label)
-    boxes = clip(decode(deltas, take(proposals.boxes_xyxy, roi), ROI_WEIGHTS), sizes_hw)
+    deltas = take(box_deltas.flatten(1, 2), roi if box_deltas.shape[2] == 1 else roi * (classes + 1) + label)
+    boxes = clip(decode(deltas, take(proposals.boxes_xyxy, roi), weights), sizes_hw)
     usable = (scores >= 0) & at_least(boxes, MIN_SIDE)
     keep = nms_keep(boxes, usable, head.nms_iou, forms.nms, groups=label, iterations=forms.nms_iterations)
 

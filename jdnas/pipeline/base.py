@@ -12,11 +12,11 @@ from jdnas.errors import MissingExtraError
 from jdnas.models.checkpoints import state_from_efficientnet_lite
 from jdnas.models.detector import build
 from jdnas.models.weights import State, check_state
-from jdnas.pipeline.context import PRETRAINED, Context, base_spec_of
+from jdnas.pipeline.context import Context, base_spec_of, is_pretrained
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.weights import WeightFile, is_own, lines_of_weights, open_weights
-from jdnas.presets import preset
+from jdnas.presets import plain_name, preset
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
@@ -55,8 +55,8 @@ def check_sources(config: RunConfig) -> None:
         if is_own(Path(config.weights)):
             open_weights(Path(config.weights))
         base_spec_of(config, 1, config.model.anchor_reference)
-    elif config.base in PRETRAINED and importlib.util.find_spec(_lite_package(config.base)) is None:
-        raise MissingExtraError(_lite_package(config.base).replace("_", "-"), "lite")
+    elif is_pretrained(config.base) and importlib.util.find_spec(_lite_package(plain_name(config.base))) is None:
+        raise MissingExtraError(_lite_package(plain_name(config.base)).replace("_", "-"), "lite")
 
 
 def initial_state(context: Context) -> tuple[State, str]:
@@ -66,8 +66,8 @@ def initial_state(context: Context) -> tuple[State, str]:
     if weights is not None:
         given = open_weights(Path(weights))
         return _inherited(state, given, context.base_spec), "; ".join((f"weights {weights}", *class_change(given, context.base_spec)))
-    if context.config.base in PRETRAINED:
-        return state | state_from_efficientnet_lite(lite_weights(context.config.base), context.base_spec), "ImageNet weights"
+    if is_pretrained(context.config.base):
+        return state | state_from_efficientnet_lite(lite_weights(plain_name(context.config.base)), context.base_spec), "ImageNet weights"
     return state, "random weights"
 
 

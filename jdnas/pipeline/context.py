@@ -18,7 +18,7 @@ from jdnas.data.types import Batch
 from jdnas.errors import ConfigError
 from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.pipeline.weights import spec_of_weights
-from jdnas.presets import preset, scale_backbone
+from jdnas.presets import plain_name, preset, scale_backbone
 from jdnas.spec import DetectorSpec, FamilyTraits
 from jdnas.teacher.pool import Calibration
 from jdnas.training.distributed import ALONE, Team
@@ -93,6 +93,11 @@ def scaled(size_hw: SizeHW, scale: float) -> SizeHW:
     return round_up(size_hw[0] * scale), round_up(size_hw[1] * scale)
 
 
+def is_pretrained(base: str) -> bool:
+    """Tell whether ImageNet weights of a named base (with whatever extras) come with a package."""
+    return plain_name(base) in PRETRAINED
+
+
 def canvas_sizes(data: DetectionSet, long_sides: tuple[int, ...]) -> tuple[SizeHW, ...]:
     """Return the canvases for `long_sides` that suit a data set: its usual orientation, square where both are common.
 
@@ -120,7 +125,7 @@ def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> Detecto
     model = config.model
     if config.weights is None:
         spec, has_heads = preset(config.base, num_classes), False
-        if config.base not in PRETRAINED:
+        if not is_pretrained(config.base):
             spec = scale_backbone(spec, model.scratch_width, config.width_step)
     else:
         spec, has_heads = spec_of_weights(Path(config.weights))
@@ -169,6 +174,6 @@ def load_context(config: RunConfig, folder: RunFolder) -> Context:
     check_splits(train, val)
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
-    if config.base in PRETRAINED or config.weights is not None:
+    if is_pretrained(config.base) or config.weights is not None:
         config = for_trained_weights(config)
     return Context(config, folder, train, val, sizes, spec, device)

@@ -52,6 +52,20 @@ def stages_of(draw: st.DrawFn, family: str, widths: tuple[int, ...], max_depth: 
 
 
 @st.composite
+def heads(draw: st.DrawFn, widths: tuple[int, ...]) -> Head:
+    """Draw a head of any kind: cascade or not, with convolutions, deeper RPN, more anchors or other levels."""
+    width = st.sampled_from(widths)
+    head = replace(TINY_HEAD, width=draw(st.sampled_from((6, 12))), rpn_width=draw(width), kind=draw(st.sampled_from(("rcnn", "cascade"))))
+    if draw(st.booleans()):
+        return head
+    levels = draw(st.sampled_from(((4, 8, 16, 32, 64), (32, 32, 64), (8, 16, 32, 64, 128))))
+    return replace(
+        head, strides=levels, anchor_sizes=levels, anchor_scales=(1.0, 2.0), rpn_convs=2, convs=(draw(width), draw(width)),
+        fcs=draw(st.sampled_from((1, 2))), roi_aligned=draw(st.booleans()),
+    )  # fmt: skip
+
+
+@st.composite
 def specs(
     draw: st.DrawFn, *, widths: tuple[int, ...] = (2, 4, 6, 8), max_depth: int = 3, families: tuple[str, ...] = tuple(sorted(FAMILIES))
 ) -> DetectorSpec:
@@ -59,8 +73,9 @@ def specs(
     family = draw(st.sampled_from(families))
     traits, width = FAMILIES[family], st.sampled_from(widths)
     deepest = min(max_depth, 2) if traits.block == "mbconv" or any(traits.group_widths) else max_depth
-    head = replace(TINY_HEAD, width=draw(st.sampled_from((6, 12))), rpn_width=draw(width))
-    spec = replace(plain_spec(family), neck=draw(width), head=head, num_classes=draw(st.integers(1, 3)))
+    spec = replace(
+        plain_spec(family), neck=draw(width), neck_norm=draw(st.booleans()), head=draw(heads(widths)), num_classes=draw(st.integers(1, 3))
+    )
     spec = tie(spec, draw(stages_of(family, widths, deepest)), draw(width))
     if traits.block == "mbconv":
         spec = replace(spec, tail=draw(st.sampled_from((0, *widths))))
@@ -84,7 +99,8 @@ def pairs(draw: st.DrawFn) -> tuple[DetectorSpec, DetectorSpec]:
         depth = lower(stage.depth)
         inner = tuple(lower(w, group or 1) for w in stage.inner[:depth])
         stages.append(Stage(lower(stage.width), inner, tuple(lower(w) for w in stage.squeeze[:depth])))
-    head = replace(large.head, width=lower(large.head.width), rpn_width=lower(large.head.rpn_width))
+    convs = tuple(lower(w) for w in large.head.convs)
+    head = replace(large.head, width=lower(large.head.width), rpn_width=lower(large.head.rpn_width), convs=convs)
     small = replace(large, neck=lower(large.neck), head=head, tail=lower(large.tail) if large.tail else 0)
     return large, tie(small, stages, lower(large.stem))
 
@@ -124,8 +140,11 @@ def outputs(spec: DetectorSpec, state: State) -> list[Tensor]:
     pyramid = call_with(detector, state, "features", images())
     rpn = call_with(detector.rpn, {n.removeprefix("rpn."): t for n, t in state.items() if n.startswith("rpn.")}, "forward", pyramid)
     pooled = detector.roi_features(pyramid, BOXES)
-    head = call_with(detector.box_head, {n.removeprefix("box_head."): t for n, t in state.items() if "box_head." in n}, "forward", pooled)
-    return [*pyramid, rpn.objectness, rpn.deltas, *head]
+    heads = []
+    for prefix, head in _box_heads(detector):
+        of_head = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+        heads += call_with(head, of_head, "forward", pooled)
+    return [*pyramid, rpn.objectness, rpn.deltas, *heads]
 
 
 @torch.no_grad()
@@ -133,7 +152,12 @@ def plain_outputs(detector: Detector) -> list[Tensor]:
     """Return the same of a plain module."""
     pyramid = detector.features(images())
     rpn = detector.rpn(pyramid)
-    return [*pyramid, rpn.objectness, rpn.deltas, *detector.box_head(detector.roi_features(pyramid, BOXES))]
+    pooled = detector.roi_features(pyramid, BOXES)
+    return [*pyramid, rpn.objectness, rpn.deltas, *(output for _, head in _box_heads(detector) for output in head(pooled))]
+
+
+def _box_heads(detector: Detector) -> list[tuple[str, nn.Module]]:
+    return [("box_head.", detector.box_head), *((f"cascade.{index}.", head) for index, head in enumerate(detector.cascade))]
 
 
 def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
@@ -164,5 +188,6 @@ def counted(detector: Detector, size_hw: tuple[int, int]) -> dict[str, int]:
                 hidden = conv(hidden)
             detector.rpn.objectness(hidden)
             detector.rpn.deltas(hidden)
-        detector.box_head(torch.zeros(1, detector.spec.head.proposals, detector.spec.neck, 7, 7, device=device))
+        for _, head in _box_heads(detector):
+            head(torch.zeros(1, detector.spec.head.proposals, detector.spec.neck, 7, 7, device=device))
     return counts
