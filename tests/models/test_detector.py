@@ -8,6 +8,7 @@ import torch
 from jdnas.models.axes import state_axes
 from jdnas.models.detector import EAGER, EXPORT, Forms, build, call_with
 from jdnas.spec import DetectorSpec, Head, Stage
+from tests.models.specs import plain_spec
 
 HEAD = Head(
     width=32, rpn_width=16, candidates=150, proposals=80, train_candidates=200, train_proposals=100,
@@ -77,6 +78,44 @@ def test_all_forms_find_the_same(forms):
     assert torch.equal(expected.count, found.count) and torch.equal(expected.labels, found.labels)
     torch.testing.assert_close(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-3, rtol=0)
     torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
+
+
+BLOCKS = {family: plain_spec(family, width=16, depth=1) for family in ("resnext_4d", "resnet_bottleneck", "mobilenet_v3", "mobilenet_v2")}
+CONVS = replace(HEAD, kind="cascade", convs=(8, 8), fcs=1)
+TWICE = replace(HEAD, strides=(32, 32, 64), anchor_sizes=(32,) * 3, anchor_scales=(1.0, 2.0, 4.0), rpn_convs=2, proposals=40)
+OTHERS = {
+    "deformable cascade of groups": replace(BLOCKS["resnext_4d"], deformable=(1, 2, 3), modulated=True, neck_norm=True, head=CONVS),
+    "deformable, stride in 1x1": replace(
+        BLOCKS["resnet_bottleneck"], stride_in_1x1=True, deformable=(2, 3), head=replace(HEAD, roi_aligned=True)
+    ),
+    "one stride twice": replace(BLOCKS["mobilenet_v3"], tail=16, head=TWICE),
+    "mobile": replace(BLOCKS["mobilenet_v2"], head=HEAD),
+}
+
+
+def shaken(spec, forms=EAGER):
+    """The same for any spec: norms whose statistics are those of the images, and offsets that move samples by pixels."""
+    detector = lively(spec, score_threshold=0.02)
+    torch.manual_seed(3)
+    for name, tensor in detector.state_dict().items():
+        if ".offset." in name:
+            tensor.normal_(std=1.0 if name.endswith("bias") else 0.05)
+    for norm in (module for module in detector.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    with torch.no_grad():
+        detector.train().features(IMAGES)
+    other = build(detector.spec, forms=forms).eval()
+    other.load_state_dict(detector.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_both_forms_of_every_kind_find_the_same(name):
+    expected, found = finds(shaken(OTHERS[name])), finds(shaken(OTHERS[name], EXPORT))
+    assert expected.count.min() > 5
+    assert torch.equal(expected.count, found.count) and torch.equal(expected.labels, found.labels)
+    torch.testing.assert_close(found.boxes_xyxy, expected.boxes_xyxy, atol=1e-2, rtol=0)
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=0)
 
 
 def test_an_image_is_detected_alike_alone_and_in_a_batch():
