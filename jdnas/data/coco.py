@@ -1,4 +1,4 @@
-"""Reading a data set in COCO format from a folder."""
+"""Reading a data set from a folder: in COCO format, or in one of those that `jdnas.data.layouts` brings into it."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import get_args
 
 from jdnas.data.annotations import Entry, is_int, record
 from jdnas.data.images import image_size_hw
+from jdnas.data.layouts import read_layout
 from jdnas.data.records import DetectionSet, Record, Split
 from jdnas.errors import DataError, unknown_name
 
@@ -20,6 +21,7 @@ _EMBEDDED = "or use the embedded default: --data shapes"
 def load_split(root: Path, split: Split) -> DetectionSet:
     """Read `annotations/<split>.json` (or `instances_<split>*.json`) of a folder and check every image that it names.
 
+    A folder without them may be one in YOLO or Pascal VOC format (`jdnas.data.layouts`); all that follows holds for it as well.
     Images lie in `images/`, `images/<split>/`, `<split>/` or the folder itself. Category ids are mapped to 1..K in order of id.
     Images that are missing or do not decode, and boxes without area, outside their image or of an unknown category are
     left out, boxes that reach over the edge are clipped, and all of it is counted in `problems`. Crowd regions are kept for
@@ -28,8 +30,13 @@ def load_split(root: Path, split: Split) -> DetectionSet:
     root = Path(root)
     if split not in get_args(Split):
         raise DataError(unknown_name("split", split, get_args(Split)))
-    annotations_path = _find_annotations(root, split)
-    document = _read_document(annotations_path)
+    coco = root.is_dir() and any((root / "annotations").glob("*.json"))
+    other = read_layout(root, split) if root.is_dir() and not coco else None
+    if other is not None:
+        document, annotations_path = other
+    else:
+        annotations_path = _find_annotations(root, split)
+        document = _read_document(annotations_path)
     categories = _categories(document["categories"], annotations_path)
     problems: Counter[str] = Counter()
     boxes = _boxes_of_images(document["annotations"], _image_ids(document["images"], annotations_path), problems)
@@ -72,7 +79,8 @@ def _find_annotations(root: Path, split: Split) -> Path:
         raise DataError(f"{folder} has several files for {split!r}: {', '.join(p.name for p in found)}; copy the right one to {exact.name}")
     if not found:
         raise DataError(
-            f"no annotations for {split!r}: looked for {split}.json and instances_{split}*.json in {folder}; add one, {_EMBEDDED}"
+            f"no annotations for {split!r}: looked for {split}.json and instances_{split}*.json in {folder}, and for a YOLO data.yaml or "
+            f"Pascal VOC files; add one, {_EMBEDDED}"
         )
     return found[0]
 
