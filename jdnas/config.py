@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError
 
+from jdnas.data.images import Cache
 from jdnas.distill.settings import DistillSettings
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.search.settings import SearchSettings
@@ -29,6 +30,8 @@ class DataSettings(Settings):
 
     long_sides: tuple[Annotated[int, Field(ge=32)], ...] = Field((600, 800), min_length=1)
     workers: int = Field(0, ge=0)
+    cache: Cache = Field("auto", description="where decoded images stay: ram, disk (memory-mapped), none; auto: ram up to 1.5 GB a split")
+    repeat_threshold: float = Field(0.0, ge=0, le=1, description="show images of classes on a smaller share of images more often; 0: off")
     eval_batch: int = Field(8, ge=1)
     shapes_train: int = Field(320, ge=1)
     shapes_val: int = Field(120, ge=1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Base = Annotated[str | None, typer.Option(help="Base detector: r18, r34, r50, r101, r152, lite0 (`jdnas bases` describes them).")]
 TargetName = Annotated[str | None, typer.Option(help="Target device and runtime, e.g. cpu-ort (`jdnas latency targets`), or a YAML file.")]
-Data = Annotated[str | None, typer.Option(help="Folder in COCO layout (images/, annotations/train.json, val.json), or `shapes`.")]
+Data = Annotated[str | None, typer.Option(help="Folder in COCO (images/, annotations/train.json), YOLO or Pascal VOC layout, or `shapes`.")]
 Preset = Annotated[
     str | None, typer.Option(help="Settings to start from: a name in configs/ or a YAML file; default: quick, or those of the resumed run.")
 ]

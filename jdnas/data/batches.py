@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jdnas.data.augment import AugmentSettings, Sample, augmented, unaugmented
 from jdnas.data.images import image_store
 from jdnas.data.records import DetectionSet
+from jdnas.data.sampling import epoch_order, repeat_factors
 from jdnas.data.types import Batch
 from jdnas.errors import ConfigError, DataError
 
@@ -26,12 +27,14 @@ Colour = Sequence[float]
 def train_batches(
     data: DetectionSet, *, sizes_hw: Sequence[Size], batch: int, seed: int, start_step: int = 0,
     augment: AugmentSettings, mean: Colour, std: Colour, workers: int = 0, cache: bool | None = None, share: tuple[int, int] = (0, 1),
+    repeat_threshold: float = 0.0,
 ) -> Iterator[Batch]:  # fmt: skip
     """Yield augmented batches without end, from number `start_step` on; of a `share` (k, n), the k-th n-th of each.
 
     Batch `step` depends on (seed, step) alone, whatever `workers` and `cache` are. Each epoch is a new order of all images that
     are not merely crowd regions; a batch may reach into the next epoch. Its canvas is drawn from `sizes_hw`. `workers` threads
     prepare batches ahead (decoding and resizing release the GIL); `cache` keeps decoded images in memory, see `image_store`.
+    With a `repeat_threshold`, images of rare classes come more often (`jdnas.data.sampling`).
     """
     _check(batch, sizes_hw, workers)
     rank, world = share
@@ -42,7 +45,8 @@ def train_batches(
     indices = np.array([i for i, r in enumerate(data.records) if not len(r.labels) or not r.crowd.all()])
     if not len(indices):
         raise DataError(f"data set {data.name!r} ({data.split}) has no image to train on; see its annotations")
-    order = lru_cache(maxsize=4)(lambda epoch: np.random.default_rng((seed, _ORDER, epoch)).permutation(indices))
+    factors = repeat_factors([data.records[i] for i in indices], repeat_threshold)
+    order = lru_cache(maxsize=4)(lambda epoch: epoch_order(indices, factors, np.random.default_rng((seed, _ORDER, epoch))))
 
     def make(step: int) -> Batch:
         size_hw = sizes_hw[int(np.random.default_rng((seed, _CANVAS, step)).integers(len(sizes_hw)))]

@@ -1,7 +1,9 @@
 """Image files: decoding to RGB, checking, and keeping decoded images in memory."""
 
+import shutil
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,6 +13,8 @@ from PIL import Image, ImageOps
 from jdnas.data.records import DetectionSet, Record
 from jdnas.errors import DataError
 
+Pixels = NDArray[np.uint8]
+Cache = Literal["auto", "ram", "disk", "none"]
 CACHE_LIMIT_BYTES = 1_500_000_000
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = {5, 6, 7, 8}
@@ -70,31 +74,77 @@ class ImageStore:
 
     def __init__(self, records: tuple[Record, ...], keep: bool) -> None:
         self._records = records
-        self._images: dict[int, NDArray[np.uint8]] | None = {} if keep else None
+        self._images: dict[int, Pixels] | None = {} if keep else None
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+    def __getitem__(self, index: int) -> Pixels:
         """Return image `index` as RGB `[H, W, 3]` uint8; do not write to it."""
         if self._images is None:
-            return self._read(index)
+            return _read_record(self._records[index])
         image = self._images.get(index)
         if image is None:
-            image = self._images[index] = self._read(index)
+            image = self._images[index] = _read_record(self._records[index])
         return image
 
-    def _read(self, index: int) -> NDArray[np.uint8]:
+
+class DiskStore:
+    """Decoded images of a set in one memory-mapped file, which is filled as they are read and shared by processes and later runs.
+
+    After the pixels the file holds a byte per image that tells whether its pixels are there. A DataError says that the disk is too small:
+    writing past its end through a mapping would end the process.
+    """
+
+    def __init__(self, records: tuple[Record, ...], path: Path) -> None:
+        self._records = records
+        sizes = np.array([record.height * record.width * 3 for record in records], np.int64)
+        self._starts = np.concatenate(([0], np.cumsum(sizes)))
+        total = int(self._starts[-1]) + len(records)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.stat().st_size != total:
+            free = shutil.disk_usage(path.parent).free
+            if free < total:
+                raise DataError(
+                    f"the image cache needs {total / 1e9:.1f} GB, and {path.parent} has {free / 1e9:.1f} GB left; "
+                    "use --set data_settings.cache=none"
+                )
+            with path.open("ab") as file:
+                file.truncate(total)
+        self._bytes = np.memmap(path, np.uint8, "r+", shape=(total,))
+        self._there = self._bytes[int(self._starts[-1]) :]
+
+    def __getitem__(self, index: int) -> Pixels:
+        """Return image `index` as RGB `[H, W, 3]` uint8; do not write to it."""
         record = self._records[index]
-        image = read_image(record.path)
-        if image.shape[:2] != (record.height, record.width):
-            raise DataError(f"image {str(record.path)!r} has changed its size since it was loaded; start again")
-        return image
+        kept = self._bytes[self._starts[index] : self._starts[index + 1]].reshape(record.height, record.width, 3)
+        if not self._there[index]:
+            kept[:] = _read_record(record)
+            self._there[index] = 1
+        return np.asarray(kept)
 
 
-_stores: WeakKeyDictionary[DetectionSet, ImageStore] = WeakKeyDictionary()
+def _read_record(record: Record) -> Pixels:
+    image = read_image(record.path)
+    if image.shape[:2] != (record.height, record.width):
+        raise DataError(f"image {str(record.path)!r} has changed its size since it was loaded; start again")
+    return image
 
 
-def image_store(data: DetectionSet, cache: bool | None = None) -> ImageStore:
-    """Return the images of `data`; by default they stay in memory, shared by all readers, if they take less than 1.5 GB."""
+Store = ImageStore | DiskStore
+_stores: WeakKeyDictionary[DetectionSet, Store] = WeakKeyDictionary()
+
+
+def keep_images(data: DetectionSet, cache: Cache, folder: Path) -> None:
+    """Decide where decoded images of a set stay: in memory, in a file of `folder`, nowhere, or ("auto") as `image_store` does."""
+    if cache == "disk":
+        _stores[data] = DiskStore(data.records, folder / f"{data.split}-{data.fingerprint}.u8")
+    elif cache != "auto":
+        _stores[data] = ImageStore(data.records, keep=cache == "ram")
+
+
+def image_store(data: DetectionSet, cache: bool | None = None) -> Store:
+    """Return the images of `data`; by default as `keep_images` said, else in memory, shared by all readers, if they take below 1.5 GB."""
     if cache is None:
+        if data in _stores:
+            return _stores[data]
         cache = sum(r.height * r.width * 3 for r in data.records) <= CACHE_LIMIT_BYTES
     if not cache:
         return ImageStore(data.records, keep=False)

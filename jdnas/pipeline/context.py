@@ -12,6 +12,7 @@ from jdnas.config import RunConfig
 from jdnas.data.augment import AugmentSettings
 from jdnas.data.batches import eval_batches, train_batches
 from jdnas.data.coco import check_splits, load_split
+from jdnas.data.images import keep_images
 from jdnas.data.records import DetectionSet
 from jdnas.data.shapes import make_shapes
 from jdnas.data.types import Batch
@@ -56,6 +57,7 @@ class Context:
         return train_batches(
             self.train, sizes_hw=sizes_hw, batch=settings.batch // settings.accumulate, seed=seed, start_step=start,
             augment=AugmentSettings(), mean=traits.mean, std=traits.std, workers=data.workers, share=(self.team.rank, self.team.world),
+            repeat_threshold=data.repeat_threshold,
         )  # fmt: skip
 
     def calibration_images(self, count: int, size_hw: SizeHW | None = None, traits: FamilyTraits | None = None) -> Iterator[Tensor]:
@@ -172,6 +174,8 @@ def load_context(config: RunConfig, folder: RunFolder) -> Context:
     root = data_folder(config, folder)
     train, val = load_split(root, "train"), load_split(root, "val")
     check_splits(train, val)
+    for split in (train, val):
+        keep_images(split, config.data_settings.cache, folder.root / "cache")
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
     if is_pretrained(config.base) or config.weights is not None:

@@ -14,7 +14,7 @@ from jdnas.errors import CheckpointError, ConfigError
 from jdnas.search.settings import BUDGETS
 
 MAY_CHANGE = frozenset(
-    {"preset", "device", "checkpoint_seconds", "data_settings.workers", *(f"search.{budget}" for budget in BUDGETS)}
+    {"preset", "device", "checkpoint_seconds", "data_settings.workers", "data_settings.cache", *(f"search.{budget}" for budget in BUDGETS)}
 )  # fmt: skip
 
 

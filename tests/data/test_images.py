@@ -1,4 +1,5 @@
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image
 
 from jdnas.data import images as images_module
 from jdnas.data.coco import load_split
-from jdnas.data.images import image_size_hw, image_store, read_image
+from jdnas.data.images import DiskStore, image_size_hw, image_store, keep_images, read_image
 from jdnas.errors import DataError
 
 BOX = (1, (5, 6, 10, 12))
@@ -99,3 +100,34 @@ def test_an_image_replaced_after_loading_is_an_error(write_coco):
     os.remove(root / "images" / "train0.png")
     with pytest.raises(DataError, match="cannot be read"):
         image_store(data)[0]
+
+
+def test_images_on_disk_are_decoded_once_and_shared(write_coco, tmp_path, monkeypatch):
+    root = write_coco(boxes=[[BOX], [BOX]])
+    data = load_split(root, "train")
+    plain = [image_store(data, cache=False)[index] for index in range(2)]
+    keep_images(data, "disk", tmp_path / "cache")
+    store = image_store(data)
+    assert isinstance(store, DiskStore)
+    np.testing.assert_array_equal(store[1], plain[1])
+    again = load_split(root, "train")
+    keep_images(again, "disk", tmp_path / "cache")
+    os.remove(root / "images" / "train1.png")
+    np.testing.assert_array_equal(image_store(again)[1], plain[1])  # another reader finds what the first one decoded
+    np.testing.assert_array_equal(image_store(again)[0], plain[0])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_disk_that_is_too_small(write_coco, tmp_path, monkeypatch):
+    data = load_split(write_coco(boxes=[[BOX]]), "train")
+    monkeypatch.setattr(images_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(DataError, match=r"image cache needs 0\.0 GB.*data_settings\.cache=none"):
+        keep_images(data, "disk", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("cache", "shared"), [("ram", True), ("none", False)])
+def test_where_images_stay_can_be_said(write_coco, tmp_path, monkeypatch, cache, shared):
+    data = load_split(write_coco(boxes=[[BOX], [BOX]]), "train")
+    monkeypatch.setattr(images_module, "CACHE_LIMIT_BYTES", 0 if shared else 10**9)
+    keep_images(data, cache, tmp_path)
+    assert (image_store(data)[0] is image_store(data)[0]) == shared
