@@ -15,6 +15,7 @@ from jdnas.errors import DataError
 
 Pixels = NDArray[np.uint8]
 Cache = Literal["auto", "ram", "disk", "none"]
+Image.MAX_IMAGE_PIXELS = 200_000_000  # scans exceed Pillow's 89 million; it warns above this, and refuses twice as many
 CACHE_LIMIT_BYTES = 1_500_000_000
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = {5, 6, 7, 8}

@@ -21,8 +21,7 @@ def match(
     thresholds. `rescue` also takes the boxes that overlap a ground truth most, however little.
     """
     batch, count = truth_valid.shape
-    rows = boxes_xyxy.shape[-2]
-    images = max(1, _PAIRS_AT_ONCE // (rows * count))
+    images = max(1, _PAIRS_AT_ONCE // (boxes_xyxy.shape[-2] * count))
     parts = []
     for start in range(0, batch, images):
         part = slice(start, start + images)
@@ -36,16 +35,31 @@ def match(
 def _match(
     boxes_xyxy: Tensor, truth_xyxy: Tensor, truth_valid: Tensor, foreground_iou: float, background_iou: float, rescue: bool
 ) -> tuple[Tensor, Tensor]:
-    iou = pairwise_iou(truth_xyxy, boxes_xyxy).masked_fill_(~truth_valid[..., None], -1.0)  # [B, G, N]
-    best, index = iou.max(dim=1)
-    side = torch.full_like(index, IGNORED)
-    side.masked_fill_(best < background_iou, BACKGROUND)
-    positive = best >= foreground_iou
-    if rescue:
-        # A ground truth that touches no box would otherwise claim all boxes that it does not touch.
-        top = iou.amax(dim=2, keepdim=True)
-        positive |= ((iou == top) & (top > 0)).any(dim=1)
-    return index, side.masked_fill_(positive, 1)
+    # Thousands of objects in one image: its boxes in parts, so that memory stays bounded. Then the largest overlap of each ground truth
+    # has to be known before the parts are matched.
+    parts = torch.split(boxes_xyxy, max(1, _PAIRS_AT_ONCE // truth_valid.shape[1]), -2)
+    top = None
+    if rescue and len(parts) > 1:
+        top = torch.stack([_overlap(part, truth_xyxy, truth_valid).amax(dim=2, keepdim=True) for part in parts]).amax(0)
+    found = []
+    for part in parts:
+        iou = _overlap(part, truth_xyxy, truth_valid)
+        best, index = iou.max(dim=1)
+        side = torch.full_like(index, IGNORED)
+        side.masked_fill_(best < background_iou, BACKGROUND)
+        positive = best >= foreground_iou
+        if rescue:
+            # A ground truth that touches no box would otherwise claim all boxes that it does not touch.
+            largest = iou.amax(dim=2, keepdim=True) if top is None else top
+            positive |= ((iou == largest) & (largest > 0)).any(dim=1)
+        found.append((index, side.masked_fill_(positive, 1)))
+    if len(found) == 1:
+        return found[0]
+    return torch.cat([index for index, _ in found], 1), torch.cat([side for _, side in found], 1)
+
+
+def _overlap(boxes_xyxy: Tensor, truth_xyxy: Tensor, truth_valid: Tensor) -> Tensor:
+    return pairwise_iou(truth_xyxy, boxes_xyxy).masked_fill_(~truth_valid[..., None], -1.0)  # [B, G, N]
 
 
 def sample_balanced(labels: Tensor, noise: Tensor, *, size: int, positive_fraction: float) -> tuple[Tensor, Tensor]:

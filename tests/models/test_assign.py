@@ -61,12 +61,13 @@ def test_matching_equals_torchvision(seed, count, rescue):
     assert torch.equal(index[0][expected >= 0], expected[expected >= 0])
 
 
+@pytest.mark.parametrize("pairs", [2 * 30 * 4, 7 * 4, 1])  # two images at once, seven boxes, one box
 @pytest.mark.parametrize("per_image", [True, False])
-def test_matching_in_parts_gives_the_same(monkeypatch, per_image):
+def test_matching_in_parts_gives_the_same(monkeypatch, per_image, pairs):
     boxes = random_boxes(*((5, 30) if per_image else (30,)), seed=2)
     truth, valid = random_boxes(5, 4, seed=3), torch.rand(5, 4, generator=torch.Generator().manual_seed(4)) > 0.3
     whole = match(boxes, truth, valid, **RPN)
-    monkeypatch.setattr(assign, "_PAIRS_AT_ONCE", 2 * 30 * 4)
+    monkeypatch.setattr(assign, "_PAIRS_AT_ONCE", pairs)
     parts = match(boxes, truth, valid, **RPN)
     assert torch.equal(whole[0], parts[0])
     assert torch.equal(whole[1], parts[1])
