@@ -70,7 +70,7 @@ def spec_of_weights(path: Path) -> tuple[DetectorSpec, bool]:
     """Return the spec of a weight file, and whether it holds a detector rather than a backbone alone."""
     if is_own(path):
         header = read_json(path.with_suffix(".json"))
-        fresh = header.get("meta", {}).get("fresh", ())
+        fresh = (header.get("meta") or {}).get("fresh", ())
         return DetectorSpec.from_dict(header.get("spec", {})), not any(name.startswith(_HEADS) for name in fresh)
     return _described(*_identity(path))[:2]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.models.checkpoints import layouts
 from tests.models.peers import peer
@@ -80,6 +81,22 @@ def test_a_backbone_alone_detects_nothing(jdnas) -> None:
     for name in ("backbone.pth", "base.safetensors"):
         assert "holds a backbone without detection heads; train it first" in jdnas("export", name, "--out", "a.onnx").error
         assert not Path("a.onnx").exists()
+
+
+def test_a_backbone_is_trained_into_a_detector(jdnas) -> None:
+    """Neck and heads have the widths and anchors of the settings, the backbone those of the file."""
+    torch.save(layouts.trained(layouts.resnet("", (1, 1, 1, 1), 8)), "backbone.pth")
+    jdnas("import", "backbone.pth", "--out", "kept")
+    specs = []
+    for name, folder in (("backbone.pth", "a"), ("kept.safetensors", "b")):
+        answer = jdnas("train", "--weights", name, "--preset", NANO, "--run-dir", folder, "--set", "base_train.epochs=1")
+        assert answer.code == 0, answer.err
+        assert "begin anew" not in answer.out
+        specs.append(json.loads(Path(folder, "base/base.json").read_text())["spec"])
+    assert specs[0] == specs[1]
+    settings = yaml.safe_load(NANO.read_text())["model"]
+    assert [s["width"] for s in specs[0]["stages"]] == [32, 64, 128, 256]
+    assert (specs[0]["neck"], specs[0]["head"]["width"]) == (settings["neck"], settings["head_width"])
 
 
 @pytest.mark.parametrize("command", ["import", "export", "train", "optimize"])

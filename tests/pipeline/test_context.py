@@ -124,6 +124,19 @@ def test_users_weights_bring_their_widths(nano: Context, tmp_path: Path) -> None
     assert start.keys() == state.keys()
 
 
+def test_a_cascade_keeps_its_boxes_for_other_classes(nano: Context, tmp_path: Path) -> None:
+    head = replace(nano.base_spec.head, kind="cascade")
+    trained = replace(nano.base_spec, head=head, num_classes=5)
+    state = build(trained).state_dict()
+    save_detector(tmp_path / "mine", trained, state, {})
+    context = load_context(resolve(NANO, {"weights": str(tmp_path / "mine.safetensors")}), RunFolder(tmp_path / "second"))
+    start, origin = initial_state(context)
+    assert origin.endswith("; class scores begin anew for 3 classes (the file has 5)")
+    for layer in ("box_head.box_deltas.weight", "cascade.1.box_deltas.weight", "cascade.0.fc6.weight"):
+        assert start[layer].equal(state[layer])
+    assert len(start["cascade.1.class_logits.weight"]) == 4
+
+
 def test_weights_decide_on_the_architecture(nano: Context, tmp_path: Path) -> None:
     head = replace(nano.base_spec.head, roi_aligned=True, round_anchors=False, width=24, anchor_sizes=(9, 18, 36, 72, 144))
     save_detector(tmp_path / "mine", replace(nano.base_spec, head=head), build(replace(nano.base_spec, head=head)).state_dict(), {})

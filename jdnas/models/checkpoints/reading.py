@@ -96,20 +96,27 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            names = file.namelist()
-        if any(name.endswith("constants.pkl") for name in names):
-            raise CheckpointError(f"{path} is a TorchScript program, not a state dict; save one with: torch.save(model.state_dict(), ...)")
-        if not any(name.endswith("data.pkl") for name in names):
-            raise CheckpointError(f"{path} is a zip file but no checkpoint of torch.save")
     try:
+        _check_zip(path)
         with torch.serialization.safe_globals(list(_LOGS)):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
+    except Exception as error:  # whatever a reader of damaged bytes runs into
         raise CheckpointError(f"{path} is truncated or damaged ({' '.join(str(error).split())[:120]})") from error
+
+
+def _check_zip(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+    if any(name.endswith("constants.pkl") for name in names):
+        raise CheckpointError(f"{path} is a TorchScript program, not a state dict; save one with: torch.save(model.state_dict(), ...)")
+    if not any(name.endswith("data.pkl") for name in names):
+        raise CheckpointError(f"{path} is a zip file but no checkpoint of torch.save")
 
 
 def _refusal(path: Path, message: str) -> str:
@@ -136,6 +143,9 @@ def _archive(path: Path, content: Any) -> Archive:
     tensors = {str(name): _plain(value) for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; its entries: {', '.join(map(str, list(content)[:5])) or 'none'}")
+    unprintable = [name for name in tensors if not name.isprintable()]
+    if unprintable:
+        raise CheckpointError(f"{path} has names of entries that are no text ({unprintable[0]!r}); it is damaged")
     _check_finite(path, tensors)
     return Archive(path, _without_prefix(tensors), meta)
 

@@ -14,7 +14,7 @@ from jdnas.models.checkpoints.reading import Archive
 from jdnas.models.detector import EXPORT, build
 from jdnas.presets import preset
 from tests.models.checkpoints import layouts
-from tests.models.checkpoints.reference import DETECTRON2, MMDETECTION, Reference, Settings
+from tests.models.checkpoints.reference import DETECTRON2, MMDETECTION, Reference, Settings, cascaded
 
 DEPTHS, CLASSES = (1, 2, 1, 2), 3
 SMALL = {"width": 8, "neck": 16, "fc": 32, "classes": CLASSES}
@@ -73,6 +73,23 @@ def test_deformable_stages(layout, names, settings, offsets: int) -> None:
     imported = import_archive(archive(state))
     assert imported.spec.deformable == (2, 3) and imported.spec.modulated == (offsets == 27)
     assert_same_detections(imported, Reference(state, names, settings, DEPTHS))
+
+
+@pytest.mark.parametrize("layout", [layouts.mmdetection, layouts.detectron2])
+def test_cascades(layout) -> None:
+    """mmdetection takes the softmax of mean scores and rounds the last deviations; detectron2 the mean of probabilities."""
+    mmdetection = layout is layouts.mmdetection
+    state = layouts.trained(layout(DEPTHS, **SMALL, cascade=True), input_std=1.0 if mmdetection else 57.0)
+    imported = import_archive(archive(state))
+    assert imported.spec.head.kind == "cascade"
+    last = (0.033, 0.033, 0.067, 0.067) if mmdetection else (1 / 30, 1 / 30, 1 / 15, 1 / 15)
+    settings = replace(
+        TORCH if mmdetection else CAFFE, mean_of_logits=mmdetection, cascade_stds=((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), last)
+    )
+    reference = Reference(state, cascaded(MMDETECTION if mmdetection else DETECTRON2), settings, DEPTHS)
+    for forms in (None, EXPORT):
+        assert_same_detections(imported, reference, forms)
+    assert any("cascade.1.box_deltas rescaled" in line for line in imported.report.lines()) == mmdetection
 
 
 @pytest.mark.parametrize("layout", [layouts.mmdetection, layouts.detectron2])

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import random
 import struct
 import zipfile
 from collections import OrderedDict
@@ -94,6 +95,27 @@ def test_truncated_files(tmp_path: Path, suffix: str, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     assert "truncated" in message(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+def test_random_damage_never_ends_in_anything_but_one_line(tmp_path: Path, kind: str) -> None:
+    path, draw = tmp_path / "model.pth", random.Random(0)
+    if kind == "safetensors":
+        save_file(state(), path)
+    else:
+        torch.save({"state_dict": state(), "meta": {"CLASSES": ("a", "b")}}, path, _use_new_zipfile_serialization=kind == "zip")
+    content, refused = path.read_bytes(), 0
+    for _ in range(40):
+        damaged = bytearray(content)
+        start = draw.choice((draw.randrange(len(content)), draw.randrange(4000), len(content) - draw.randrange(1, 4000)))
+        damaged[start : start + draw.randint(1, 30)] = draw.randbytes(draw.randint(0, 30))
+        path.write_bytes(damaged)
+        try:
+            import_checkpoint(path)
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 10  # the others hit a weight
 
 
 def test_damaged_bytes(tmp_path: Path) -> None:
