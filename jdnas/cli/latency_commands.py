@@ -108,16 +108,17 @@ def prepare(
     target: TargetName = "cpu-ort", base: Bases = None, preset: PresetName = "quick", size: Sizes = None,
     engines: Annotated[int, typer.Option(min=0, help="As for measure.")] = 24,
     count: Annotated[int, typer.Option(min=3, help="As for validate.")] = 50,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:  # fmt: skip
     """Export the engines that measure and validate will need, and measure nothing: this part needs no quiet machine.
 
-    Example: jdnas latency prepare engines/ --base r18 --base lite0
+    Example: jdnas latency prepare engines/ --base r18 --base lite0 --jobs 2
     """
     from jdnas.pipeline.tables import Space, prepare_for
 
     space = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir)
     with _bar("exports") as progress:
-        folder = prepare_for(target, space, engines=engines, count=count, progress=progress)
+        folder = prepare_for(target, space, engines=engines, count=count, jobs=jobs, progress=progress)
     print(f"engines in {folder}")
 
 
@@ -206,6 +207,23 @@ def predict(
     from jdnas.cli.tables import prediction_table
 
     Console().print(prediction_table(model, size, target, rows))
+
+
+@app.command()
+def repeat(
+    engines: Annotated[list[Path], typer.Argument(help="Exported detectors.")], target: TargetName = "cpu-ort",
+    times: Annotated[int, typer.Option(min=2, help="Fresh processes for each engine.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time for each process.")] = 2.0,
+) -> None:  # fmt: skip
+    """Measure engines again and again in fresh processes, in turns, and print how far their medians spread.
+
+    Example: jdnas latency repeat runs/demo/student/student.onnx --times 10
+    """
+    from latency.repeatability import repeat as run
+
+    for one in run(engines, target, times=times, seconds=seconds):
+        medians = ", ".join(f"{ms:.2f}" for ms in one.medians_ms)
+        print(f"{one.engine}: spread of {times} medians {100 * one.spread:.1f} %; ms: {medians}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

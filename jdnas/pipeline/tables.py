@@ -89,14 +89,14 @@ def measure_for(
     return path, measure_table(target, plan, budget_s=seconds, path=path, engines_dir=space.engines_dir, on_progress=progress)
 
 
-def prepare_for(target_name: str, space: Space, *, engines: int, count: int, progress: Progress | None = None) -> Path:
+def prepare_for(target_name: str, space: Space, *, engines: int, count: int, jobs: int, progress: Progress | None = None) -> Path:
     """Export all engines that measuring and validating a table will need into the space's folder, and return it."""
     if space.engines_dir is None:
         raise ConfigError("say where exported engines are to be kept with --engines-dir")
     target = load_target(target_name)
     plan = table_plan(space, target, engines)
     whole = (*plan.engines, *validation_cases(space, target, count))
-    prepare(TablePlan(plan.blocks, whole), target, space.engines_dir, progress)
+    prepare(TablePlan(plan.blocks, whole), target, space.engines_dir, jobs=jobs, on_progress=progress)
     return space.engines_dir
 
 

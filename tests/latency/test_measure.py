@@ -4,7 +4,7 @@ import pytest
 from onnx import helper
 
 from jdnas.errors import TargetError
-from jdnas.spec import Stage
+from jdnas.spec import DetectorSpec, Head, Stage
 from latency import measure
 from latency.blocks import REST, Block, blocks_of
 from latency.measure import PreparedEngine, in_turns, measure_block, measure_table, prepare
@@ -162,3 +162,21 @@ def test_prepare_exports_rests_and_engines_and_measures_nothing(measured, plan, 
     assert len(made) == len(plan.engines)
     assert len(list(tmp_path.glob("rest_*.onnx"))) == len(rests) > 0
     assert not measured
+
+
+@pytest.mark.slow
+def test_prepare_in_two_processes(tmp_path):
+    from export.runners import open_runner
+
+    stages = tuple(Stage(8, (8,)) for _ in range(4))
+    head = Head(width=8, rpn_width=8, candidates=8, proposals=8, train_candidates=8, train_proposals=8)
+    tiny = DetectorSpec("resnet_basic", 8, stages, 2, neck=8, head=head)
+    plan = TablePlan((), tuple((tiny, (64, side)) for side in (64, 96)))
+    progress = []
+    prepare(plan, CPU, tmp_path / "engines", jobs=2, on_progress=lambda *step: progress.append(step))
+    assert progress == [(1, 2, "export"), (2, 2, "export")]
+    sizes = []
+    for path in (tmp_path / "engines").glob("*.onnx"):
+        with open_runner(path) as runner:
+            sizes.append(runner.metadata.size_hw)
+    assert sorted(sizes) == [(64, 64), (64, 96)]
