@@ -1,0 +1,155 @@
+"""Table 1 of our own: subnets of an elastic teacher pool against the same nets trained alone for as many images.
+
+    python benchmarks/pool_table.py --work runs/pool_table
+
+Pool and lone nets grow from one trained base (as pools do in `jdnas optimize`; the paper's nets start from ImageNet) and see the same
+number of images from there on; a pool per seed. `--recipes` compares ways to train the pool. Every training leaves one JSON file in
+--work and is skipped when it is there.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from provenance import ROOT
+from small_setting import fresh_state, kept, publish, small_context, spread, training
+
+from jdnas.distill.settings import DistillSettings
+from jdnas.models.complexity import multiply_adds
+from jdnas.models.weights import State, cut, grow
+from jdnas.pipeline.context import Context
+from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.pool import calibration_of
+from jdnas.teacher.names import subnet_from_text
+from jdnas.teacher.pool import TeacherPool
+from jdnas.teacher.settings import PhaseSettings, PoolSettings
+from jdnas.teacher.shrink import train_pool
+from jdnas.teacher.space import SubnetSpace, make_space
+from jdnas.training.checkpoint import has_detector, load_detector, save_detector
+from jdnas.training.loop import Resume
+
+WIDTHS = (1.0, 1.25, 1.5)
+SUBNETS = ("smallest", "middle", "largest")
+DISTILL = DistillSettings(feature=0.0005, localization=0.1, normalize_features=True)  # as in the quick preset
+LR = 0.001
+Shares = tuple[tuple[float, dict[str, Any]], ...]
+RECIPES: dict[str, Shares] = {  # share of the images and settings of each phase
+    "two phases": ((0.5, {"depth_share": 0.0, "widths": (1.5,)}), (0.5, {"widths": WIDTHS, "lr_factor": 0.5})),
+    "sandwich from the start": ((1.0, {"widths": WIDTHS}),),
+    "two phases, constant then falling": (
+        (0.5, {"depth_share": 0.0, "widths": (1.5,), "final_lr_factor": 1.0}),
+        (0.5, {"widths": WIDTHS, "warmup": 0.0}),
+    ),
+}
+
+
+def pool_settings(recipe: str, epochs: float) -> PoolSettings:
+    """Return the settings of a pool that sees `epochs` of images in all."""
+    phases = tuple(PhaseSettings(epochs=epochs * share, **settings) for share, settings in RECIPES[recipe])
+    return PoolSettings(widths=WIDTHS, extra_depth=1, phases=phases, train=training(epochs, LR), bn_images=256)
+
+
+def ensure_base(context: Context, work: Path, epochs: float) -> tuple[State, dict[str, Any]]:
+    """Train the base that everything grows from, once."""
+    spec, stem = context.base_spec, work / "base"
+    if not has_detector(stem):
+        resume = Resume(work / "base.partial.safetensors", 20.0)
+        state, report = train_detector(context, spec, fresh_state(spec, 0), training(epochs), seed=77, resume=resume)
+        metrics = evaluate_detector(context, spec, state, context.base_size_hw)
+        save_detector(stem, spec, state, {"images": report.images, "ap": metrics.ap, "ap50": metrics.ap50})
+    _, state, meta = load_detector(stem)
+    return state, meta
+
+
+def train_one_pool(context: Context, base: State, work: Path, recipe: str, seed: int, epochs: float) -> dict[str, Any]:
+    """Train a pool and evaluate its three subnets, before and after recalibration."""
+    settings = pool_settings(recipe, epochs)
+    space = make_space(context.base_spec, settings)
+    folder = work / f"pool_{name_of(recipe)}_{seed}"
+    state, reports = train_pool(
+        grow(base, context.base_spec, space.largest, seed=seed), space, settings, DISTILL, images=len(context.train.records),
+        batches=lambda of, step: context.train_batches(settings.train, of, step), device=context.device, seed=seed, folder=folder,
+    )  # fmt: skip
+    pool = TeacherPool(space, state, context.train.classes)
+    pool.save(folder / "pool", {})
+    size, found = context.base_size_hw, {}
+    for name in SUBNETS:
+        spec = subnet_from_text(space, name)
+        before = evaluate_detector(context, spec, cut(state, spec), size)
+        after = evaluate_detector(context, spec, pool.extract(spec, calibration_of(context, pool, size), context.device).state_dict(), size)
+        found[name] = {"ap_before": before.ap, "ap": after.ap, "ap50": after.ap50}
+    visits: dict[str, int] = {}
+    for report in reports:
+        for name, count in report.visited.items():
+            visits[name] = visits.get(name, 0) + count
+    return {
+        "kind": "pool", "recipe": recipe, "seed": seed, "images": sum(r.images for r in reports), "subnets": found, "visits": visits,
+        "skipped": sum(r.skipped for r in reports), "seconds": round(sum(r.seconds for r in reports), 1),
+    }  # fmt: skip
+
+
+def train_alone(context: Context, base: State, work: Path, space: SubnetSpace, name: str, seed: int, epochs: float) -> dict[str, Any]:
+    """Train one net alone."""
+    spec = subnet_from_text(space, name)
+    start = grow(base, context.base_spec, spec, seed=seed)
+    resume = Resume(work / f"alone_{name}_{seed}.partial.safetensors", 20.0)
+    state, report = train_detector(context, spec, start, training(epochs, LR), seed=seed, resume=resume)
+    metrics = evaluate_detector(context, spec, state, context.base_size_hw)
+    resume.path.unlink(missing_ok=True)
+    return {"kind": "alone", "subnet": name, "seed": seed, "images": report.images, "ap": metrics.ap, "ap50": metrics.ap50,
+            "skipped": report.skipped, "seconds": round(report.seconds, 1)}  # fmt: skip
+
+
+def name_of(recipe: str) -> str:
+    """Return a recipe's name as part of a file name."""
+    return "".join(c if c.isalnum() else "_" for c in recipe)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for data and trainings; resumed when it is there")
+    parser.add_argument("--base-epochs", type=float, default=12)
+    parser.add_argument("--epochs", type=float, default=6)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="*", default=["sandwich from the start"], choices=list(RECIPES))
+    parser.add_argument("--no-alone", action="store_true", help="train pools only")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "pool_table.json")
+    parser.add_argument("--table-only", action="store_true", help="train nothing; write the table of what is there")
+    options = parser.parse_args()
+    context = small_context(options.work)
+    base, about_base = ensure_base(context, options.work, options.base_epochs)
+    space = make_space(context.base_spec, pool_settings("two phases", options.epochs))
+    write_table(context, options.work, space, about_base, options.out)
+    for seed in () if options.table_only else options.seeds:
+        for recipe in options.recipes:
+            path = options.work / f"pool_{name_of(recipe)}_{seed}.json"
+            kept(path, lambda recipe=recipe, seed=seed: train_one_pool(context, base, options.work, recipe, seed, options.epochs))
+            write_table(context, options.work, space, about_base, options.out)
+        for name in () if options.no_alone else SUBNETS:
+            path = options.work / f"alone_{name}_{seed}.json"
+            kept(path, lambda name=name, seed=seed: train_alone(context, base, options.work, space, name, seed, options.epochs))
+            write_table(context, options.work, space, about_base, options.out)
+
+
+def write_table(context: Context, work: Path, space: SubnetSpace, base: dict[str, Any], out: Path) -> None:
+    """Write the table of all runs that are there."""
+    runs = [kept(path, dict) for pattern in ("pool_*_[0-9].json", "alone_*_[0-9].json") for path in sorted(work.glob(pattern))]
+    alone, pools = ([run for run in runs if run["kind"] == kind] for kind in ("alone", "pool"))
+    rows = []
+    for name in SUBNETS:
+        spec = subnet_from_text(space, name)
+        row: dict[str, Any] = {"subnet": name, "spec": spec.to_dict(), "gmac": multiply_adds(spec, context.base_size_hw) / 1e9, "pools": {}}
+        if mine := [run for run in alone if run["subnet"] == name]:
+            row["alone"] = {"images": mine[0]["images"], "seeds": [r["seed"] for r in mine], "ap": spread([r["ap"] for r in mine])}
+        for recipe in dict.fromkeys(run["recipe"] for run in pools):
+            found = [run for run in pools if run["recipe"] == recipe]
+            row["pools"][recipe] = {
+                "images": found[0]["images"], "seeds": [r["seed"] for r in found], "ap": spread([r["subnets"][name]["ap"] for r in found]),
+                "ap_before_recalibration": spread([r["subnets"][name]["ap_before"] for r in found]),
+            }  # fmt: skip
+        rows.append(row)
+    publish(out, {"base": base, "subnets_in_space": space.size(), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The small CPU setting of the teaching benchmarks: synthetic shapes at 96 px, a ResNet-18 of a quarter of the width.
+
+It is sized so that a training takes a minute or two on one core. What holds here need not hold at full scale; tables made with
+it say so.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from provenance import provenance
+
+from jdnas.config import RunConfig, parse_overrides, read_yaml, resolve
+from jdnas.models.detector import build
+from jdnas.models.weights import State
+from jdnas.pipeline.context import Context, load_context
+from jdnas.pipeline.run_folder import begin_run, open_run
+from jdnas.spec import DetectorSpec
+from jdnas.training.checkpoint import read_json, write_json
+from jdnas.training.settings import TrainSettings
+
+LABEL = "small CPU setting: shapes, 96x96, ResNet-18 at a quarter of its width; not comparable with the paper's COCO figures"
+SETTINGS = Path(__file__).with_suffix(".yaml")
+
+
+def small_config(*more: str) -> RunConfig:
+    """Return the settings with some more `KEY=VALUE` on top."""
+    return resolve(str(SETTINGS), parse_overrides(list(more)))
+
+
+def small_context(work: Path, *more: str) -> Context:
+    """Read the data and settings of the small setting; `work` keeps them."""
+    folder, config = open_run(work, small_config(*more), resume=True)
+    context = load_context(config, folder)
+    begin_run(folder, config)
+    return context
+
+
+def training(epochs: float, lr: float = 0.002) -> TrainSettings:
+    """Return the settings of a training from scratch in this setting."""
+    return TrainSettings(epochs=epochs, batch=8, optimizer="adamw", lr=lr, weight_decay=0.05, gamma_penalty=0.0)
+
+
+def fresh_state(spec: DetectorSpec, seed: int) -> State:
+    """Return freshly drawn weights; the same for the same spec and seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(spec).state_dict()
+
+
+def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what an earlier call left at `path`, or make it, with the seconds it took."""
+    if path.exists():
+        return read_json(path)
+    started = time.monotonic()
+    result = make() | {"wall_seconds": round(time.monotonic() - started, 1)}
+    write_json(path, result)
+    print(json.dumps({key: value for key, value in result.items() if not isinstance(value, list | dict)}), flush=True)
+    return result
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return mean and sample standard deviation (None for one value) beside the values."""
+    return {"mean": round(mean(values), 4), "std": round(stdev(values), 4) if len(values) > 1 else None, "values": values}
+
+
+def publish(path: Path, table: dict[str, Any]) -> None:
+    """Write a table with its label and provenance."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"setting": LABEL, "settings": read_yaml(SETTINGS), "provenance": provenance(), **table})
