@@ -99,14 +99,14 @@ class DiskStore:
         sizes = np.array([record.height * record.width * 3 for record in records], np.int64)
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
         total = int(self._starts[-1]) + len(records)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.stat().st_size != total:
-            free = shutil.disk_usage(path.parent).free
+            free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
             if free < total:
                 raise DataError(
                     f"the image cache needs {total / 1e9:.1f} GB, and {path.parent} has {free / 1e9:.1f} GB left; "
                     "use --set data_settings.cache=none"
                 )
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.truncate(total)
         self._bytes = np.memmap(path, np.uint8, "r+", shape=(total,))

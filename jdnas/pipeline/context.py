@@ -174,10 +174,10 @@ def load_context(config: RunConfig, folder: RunFolder) -> Context:
     root = data_folder(config, folder)
     train, val = load_split(root, "train"), load_split(root, "val")
     check_splits(train, val)
-    for split in (train, val):
-        keep_images(split, config.data_settings.cache, folder.root / "cache")
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
     if is_pretrained(config.base) or config.weights is not None:
         config = for_trained_weights(config)
+    for split in (train, val):
+        keep_images(split, config.data_settings.cache, folder.root / "cache")
     return Context(config, folder, train, val, sizes, spec, device)

@@ -123,6 +123,7 @@ def test_a_disk_that_is_too_small(write_coco, tmp_path, monkeypatch):
     monkeypatch.setattr(images_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(DataError, match=r"image cache needs 0\.0 GB.*data_settings\.cache=none"):
         keep_images(data, "disk", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(("cache", "shared"), [("ram", True), ("none", False)])
