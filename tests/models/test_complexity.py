@@ -76,6 +76,25 @@ def test_backbones_match_the_paper(name: str, giga: float) -> None:
     assert backbone_multiply_adds(preset(name, 80), (800, 1280)) / GIGA == pytest.approx(giga, rel=0.015)
 
 
+def test_the_papers_x101_is_32x4d_at_1280x800() -> None:
+    """Joint-DetNAS, Table 4, gives 286.9 G for 1333 x 800: that is the 32x4d at 1280 x 800, and no other variant comes near."""
+    found = {
+        (variant, size): multiply_adds(preset(f"x101_{variant}", 80), size) / GIGA
+        for variant in ("32x4d", "32x8d", "64x4d")
+        for size in ((800, 1280), (800, 1333))
+    }
+    assert found["32x4d", (800, 1280)] == pytest.approx(286.9, rel=0.015)
+    assert [key for key, giga in found.items() if abs(giga / 286.9 - 1) < 0.015] == [("32x4d", (800, 1280))]
+
+
+def test_a_cascade_adds_two_box_heads_and_deformable_stages_their_offsets() -> None:
+    plain, cascade, dcn = (multiply_adds(preset(name, 80), (64, 96)) for name in ("r50", "r50-cascade", "r50-dcn"))
+    one = 1000 * (256 * 49 * 1024 + 1024**2 + 1024 * (81 + 4))
+    assert cascade - plain == 3 * one - 1000 * (256 * 49 * 1024 + 1024**2 + 1024 * 5 * 81)
+    # 18 numbers from a 3x3 window at every position of stages at strides 8, 16 and 32.
+    assert dcn - plain == 9 * 18 * (4 * 128 * 8 * 12 + 6 * 256 * 4 * 6 + 3 * 512 * 2 * 3)
+
+
 @QUICK
 @given(specs())
 def test_parts_sum_to_the_whole(spec: DetectorSpec) -> None:
