@@ -63,13 +63,18 @@ def rest_block(spec: DetectorSpec, size_hw: SizeHW) -> Block:
             f"the detector pools RoIs with roi_sampling={head.roi_sampling}, whose latency no table has; train it to do with "
             f"--set model.roi_sampling={Head().roi_sampling}, or choose --set cost=multiply_adds"
         )
+    if (head.kind, head.strides, head.anchors) != (Head().kind, Head().strides, Head().anchors):
+        raise ConfigError(
+            f"latency tables know one box head and {Head().anchors} anchors at strides {Head().strides}, not a {head.kind} head with "
+            f"{head.anchors} at {head.strides}; choose --set cost=multiply_adds"
+        )
     return Block(REST, (*size_hw, head.candidates, head.proposals, head.detections, spec.neck, spec.num_classes))
 
 
 def layer_block(layer: LayerCost) -> Block:
     """Return the block that a layer is; a ConfigError refuses deformable convolutions, which no table has."""
     if layer.kind == "deformable":
-        raise ConfigError(f"{layer.name} is a deformable convolution, whose latency no table has; choose --cost multiply_adds")
+        raise ConfigError(f"{layer.name} is a deformable convolution, whose latency no table has; choose --set cost=multiply_adds")
     kind = f"grouped{layer.group_width}" if layer.kind == "grouped" else layer.kind
     family = layer_family(kind, layer.kernel, layer.stride)
     return Block(family, (layer.in_width, layer.out_width, layer.height, layer.width, layer.calls))

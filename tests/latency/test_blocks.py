@@ -46,6 +46,9 @@ def test_groups_are_families_and_deformable_layers_are_refused():
     assert {"grouped4 3x3/1", "grouped8 3x3/2", "grouped32 3x3/1"} < families
     with pytest.raises(ConfigError, match="deformable convolution, whose latency no table has"):
         blocks_of(replace(spec, deformable=(3,)), (64, 96))
+    for name in ("r18-cascade", "mobilenet_v3_fpn"):
+        with pytest.raises(ConfigError, match="latency tables know one box head .* choose --set cost=multiply_adds"):
+            blocks_of(preset(name, 3), (64, 96))
 
 
 def test_pooling_that_no_table_has_is_refused():
