@@ -30,7 +30,8 @@ def standing(target: Target) -> Standing:
     if target.runtime not in RUNTIMES:
         package = _PACKAGES[target.runtime]
         timed = ", ".join(RUNTIMES)
-        reason = f"runtime {target.runtime!r} of target {target.name!r} cannot be measured here: this version times engines of {timed}"
+        reason = (f"runtime {target.runtime!r} of target {target.name!r} cannot be measured here: this version times engines of {timed}, "
+                  f"not those of {package}")  # fmt: skip
         return Standing(False, f"no: needs {package}", reason)
     try:
         import_onnxruntime(target.runtime)

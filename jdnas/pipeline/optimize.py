@@ -16,7 +16,7 @@ from jdnas.pipeline.pool import ensure_pool
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.pipeline.search import Control, ensure_control, run_search
-from jdnas.pipeline.speed import check_target, cost_name, make_cost, speeds, unmeasured_note
+from jdnas.pipeline.speed import check_target, cost_name, foreign_table, make_cost, speeds, unmeasured_note
 from jdnas.pipeline.summary import draw_examples, make_summary, report_data
 from jdnas.pipeline.together import check_devices, follow, with_team
 from jdnas.report.build import write_report
@@ -119,6 +119,8 @@ def _announce(context: Context, plan: WorkPlan, progress: JobProgress) -> None:
         progress.say(
             f"[yellow]cost of the search: {cost_name(context.config).replace('_', ' ')}; {unmeasured_note(target, here.reason)}[/yellow]"
         )
+    if note := foreign_table(context.config):
+        progress.say(f"[yellow]{note}[/yellow]")
     images = plan.images
     progress.say(f"plan: base {images['base']} images, pool {images['pool']}, up to {plan.candidates} candidates "
                  f"of {images['candidate']} images each")  # fmt: skip

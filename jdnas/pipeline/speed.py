@@ -13,8 +13,9 @@ from jdnas.spec import DetectorSpec
 from jdnas.student.actions import ActionRules
 from latency.benchmark import benchmark
 from latency.here import standing
+from latency.machine import cpu_model
 from latency.plateaus import widths_that_pay
-from latency.sources import MEASURED_LABEL, TABLE_LABEL, LatencySource, open_source
+from latency.sources import MEASURED_LABEL, TABLE_LABEL, LatencySource, TableSource, open_source
 from latency.targets import Target, load_target
 
 CPU_RUNTIME = "ort-cpu"
@@ -40,6 +41,19 @@ def cost_name(config: RunConfig) -> str:
         return "multiply_adds"
     label = open_source(load_target(config.target)).label
     return "latency_ms" if label == TABLE_LABEL else f"latency_ms, {label}"
+
+
+def foreign_table(config: RunConfig) -> str:
+    """Say that the search's cost comes from a table of another processor, and how to measure this one; else an empty string."""
+    target = load_target(config.target)
+    if config.cost == "multiply_adds" or target.runtime != CPU_RUNTIME:
+        return ""
+    source, here = open_source(target), cpu_model()
+    measured_on = source.describe().get("provenance", {}).get("cpu")
+    if not isinstance(source, TableSource) or measured_on == here:
+        return ""
+    return (f"the latency table of {target.name!r} was measured on {measured_on}, this machine has {here}: costs are rough; "
+            f"measure this machine with: jdnas latency measure --target {config.target} --base {config.base}")  # fmt: skip
 
 
 def check_target(config: RunConfig) -> None:

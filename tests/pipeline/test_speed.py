@@ -10,8 +10,9 @@ import pytest
 from jdnas.config import RunConfig
 from jdnas.errors import TargetError
 from jdnas.models.complexity import multiply_adds
-from jdnas.pipeline.speed import check_target, checking_runtime, cost_name, make_cost, speeds
+from jdnas.pipeline.speed import check_target, checking_runtime, cost_name, foreign_table, make_cost, speeds
 from jdnas.presets import preset
+from latency.tables import load_table
 from latency.targets import load_target
 
 from .conftest import NANO, jdnas
@@ -31,6 +32,16 @@ def test_cost_and_its_name() -> None:
     names = [cost_name(config) for config in (counted, RunConfig(target="v100-trt"), RunConfig(target="cpu-ort"))]
     assert names == ["multiply_adds", f"latency_ms, {LABEL}", "latency_ms"]
     assert 0.1 < make_cost(RunConfig(target="v100-trt"))(spec, (64, 64)) < 10
+
+
+def test_a_table_of_another_processor_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jdnas.pipeline.speed.cpu_model", lambda: "Some CPU")
+    assert "this machine has Some CPU" in (note := foreign_table(RunConfig(target="cpu-ort")))
+    assert note.endswith("measure this machine with: jdnas latency measure --target cpu-ort --base r18")
+    own = load_table(load_target("cpu-ort")).provenance["cpu"]
+    monkeypatch.setattr("jdnas.pipeline.speed.cpu_model", lambda: own)
+    assert foreign_table(RunConfig(target="cpu-ort")) == ""
+    assert foreign_table(RunConfig(target="cpu-ort", cost="multiply_adds")) == foreign_table(RunConfig(target="v100-trt")) == ""
 
 
 def test_files_for_other_devices_are_checked_on_the_cpu() -> None:
