@@ -134,14 +134,15 @@ def train(
 
 def teacher_train(
     base: Base = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/teacher"), weights: Weights = None,
-    seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
+    devices: Devices = 1, nodes: Nodes = 1, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False,
+    quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Train the elastic teacher pool (and the base it grows from, if it is not there).
+    """Train the elastic teacher pool (and the base it grows from, if it is not there), on one device or several.
 
     Example: jdnas teacher train --base r18 --data shapes --run-dir runs/pool
     """
     config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
-    _until("pool", config, run_dir, resume, quiet)
+    _until("pool", config, run_dir, resume, quiet, devices, nodes)
 
 
 def teacher_space(

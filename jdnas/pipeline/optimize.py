@@ -24,7 +24,7 @@ from jdnas.search.climb import SearchResult
 from jdnas.search.history import History, Trial
 from jdnas.search.workshop import Cost, size_hw_from_key
 from jdnas.teacher.pool import TeacherPool
-from jdnas.training.checkpoint import load_detector, read_json, save_detector, write_json
+from jdnas.training.checkpoint import has_detector, load_detector, read_json, save_detector, write_json
 from jdnas.training.distributed import ALONE, is_first_process
 from latency.here import standing
 from latency.targets import load_target
@@ -66,10 +66,10 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
 def run_until(
     step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False, devices: int = 1, nodes: int = 1
 ) -> None:  # fmt: skip
-    """Run the first steps of the main job in a run folder: up to "base", "pool" or "search"; the base on several devices."""
-    check_devices(config, devices, nodes)
+    """Run the first steps of the main job in a run folder: up to "base", "pool" or "search"; base and pool on several devices."""
+    check_devices(config, devices, nodes, with_pool=step != "base")
     if devices * nodes > 1 and not is_first_process():
-        follow(config, run_dir, devices, nodes)
+        follow(config, run_dir, devices, nodes, with_pool=step != "base")
         return
     cost = make_cost(config) if step == "search" else None
     context = _begin(config, run_dir, resume)
@@ -81,10 +81,12 @@ def run_until(
     with run_lock(context.folder), progress.running():
         context = with_team(context, devices, nodes)
         base_state = ensure_base(context, progress, plan.base)
+        if "pool" in wanted:
+            if not has_detector(context.folder.pool):
+                context.team.wait()  # the others read the base that is now written
+            pool = ensure_pool(context, base_state, progress, plan.pool)
         context.team.leave()
         context = replace(context, team=ALONE)
-        if "pool" in wanted:
-            pool = ensure_pool(context, base_state, progress, plan.pool)
         if cost is not None:
             _search(context, pool, cost, progress, plan)
 

@@ -1,5 +1,6 @@
 """The teacher pool of a run: grown from the base, trained by progressive shrinking."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 from jdnas.distill.teacher import Teacher
@@ -9,8 +10,8 @@ from jdnas.pipeline.detector_training import evaluate_detector
 from jdnas.pipeline.progress import JobProgress
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.pool import Calibration, TeacherPool, load_pool
-from jdnas.teacher.shrink import train_pool
-from jdnas.teacher.space import make_space
+from jdnas.teacher.shrink import PhaseReport, train_pool
+from jdnas.teacher.space import SubnetSpace, make_space
 from jdnas.training.checkpoint import has_detector
 from jdnas.training.schedule import steps_of
 
@@ -22,17 +23,9 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
         with progress.stage("Teacher pool: done before", units):
             return load_pool(stem, context.train.classes)
     space = make_space(context.base_spec, settings)
-    images = len(context.train.records)
-    steps = sum(steps_of(phase.epochs, images, settings.train.batch) for phase in settings.phases)
+    steps = sum(steps_of(phase.epochs, len(context.train.records), settings.train.batch) for phase in settings.phases)
     with progress.stage(f"Teacher pool: {space.size()} subnets, {len(settings.phases)} phases", units):
-        start = grow(base_state, context.base_spec, space.largest, seed=context.config.seed)
-        state, reports = train_pool(
-            start, space, settings, context.config.distill, images=images,
-            batches=lambda seed, step: context.train_batches(settings.train, seed, step),
-            device=context.device, seed=context.config.seed, folder=stem.parent,
-            checkpoint_seconds=context.config.checkpoint_seconds, on_step=progress.steps(units, steps),
-            team=context.team,
-        )  # fmt: skip
+        state, reports = train_shared_state(context, space, base_state, progress.steps(units, steps))
         pool = TeacherPool(space, state, context.train.classes, stem.parent / "statistics")
         largest = pool.extract(space.largest, calibration_of(context, pool, context.base_size_hw), context.device)
         metrics = evaluate_detector(context, space.largest, largest.state_dict(), context.base_size_hw)
@@ -41,10 +34,21 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
         "phases": [asdict(report) for report in reports],
         "largest_metrics": metrics.to_dict(),
     }
-    if context.team.rank == 0:
-        pool.save(stem, meta)
-    context.team.wait()
+    pool.save(stem, meta)
     return pool
+
+
+def train_shared_state(
+    context: Context, space: SubnetSpace, base_state: State, on_step: Callable[[int, float], None] | None = None
+) -> tuple[State, list[PhaseReport]]:
+    """Grow the pool's largest net from the base and train it with its subnets; every process of the run's team takes part."""
+    settings = context.config.pool
+    return train_pool(
+        grow(base_state, context.base_spec, space.largest, seed=context.config.seed), space, settings, context.config.distill,
+        images=len(context.train.records), batches=lambda seed, step: context.train_batches(settings.train, seed, step),
+        device=context.device, seed=context.config.seed, folder=context.folder.pool.parent,
+        checkpoint_seconds=context.config.checkpoint_seconds, on_step=on_step, team=context.team,
+    )  # fmt: skip
 
 
 def calibration_of(context: Context, pool: TeacherPool, size_hw: SizeHW) -> Calibration:
