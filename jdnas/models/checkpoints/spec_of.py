@@ -71,11 +71,12 @@ def _family(blocks: Blocks) -> str:
     if "conv3.conv.weight" not in first:
         return "resnet_basic"
     middles = [stage[0]["conv2.conv.weight"] for stage in blocks]
-    groups = tuple(0 if m.shape[1] == len(m) else m.shape[1] for m in middles)
-    known = {traits.group_widths: name for name, traits in FAMILIES.items() if traits.block == "bottleneck"}
-    if groups not in known:
-        raise CheckpointError(f"its 3x3 convolutions work on groups of {groups} channels, which no family has; known: {sorted(known)}")
-    return known[groups]
+    known = {name: traits.group_widths for name, traits in FAMILIES.items() if traits.block == "bottleneck"}
+    for name, widths in known.items():  # the plain family first, which a single group equals
+        if all(middle.shape[1] == (width or len(middle)) for middle, width in zip(middles, widths, strict=True)):
+            return name
+    groups = [middle.shape[1] for middle in middles]
+    raise CheckpointError(f"its 3x3 convolutions work on groups of {groups} channels, which no family has; known: {sorted(known.values())}")
 
 
 def _deformation(blocks: Blocks) -> tuple[tuple[int, ...], bool]:

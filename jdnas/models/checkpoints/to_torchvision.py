@@ -66,8 +66,10 @@ def state_to_torchvision(state: Mapping[str, Tensor], spec: DetectorSpec) -> dic
 
 def _table(spec: DetectorSpec) -> Rules:
     heads = _HEADS
-    if spec.head.convs:  # a sequence: convolutions, flattening, the fully connected layer
-        heads = (*rules((r"box_head\.fc6\.(\w+)", rf"roi_heads.box_head.{len(spec.head.convs) + 1}.\1")), *heads)
+    if spec.head.convs or spec.head.fcs == 1:  # a sequence: convolutions, flattening, fully connected layers with a ReLU after each
+        place = len(spec.head.convs) + 1
+        numbered = ((rf"box_head\.{name}\.(\w+)", rf"roi_heads.box_head.{at}.\1") for name, at in (("fc6", place), ("fc7", place + 2)))
+        heads = (*rules(*numbered), *heads)
     if spec.traits.block != "mbconv":
         return (*_RESNET, *heads)
     pairs = [(r"backbone\.stem\.conv\.(\w+)", r"backbone.body.0.0.\1"), (r"backbone\.stem\.norm\.(\w+)", r"backbone.body.0.1.\1")]

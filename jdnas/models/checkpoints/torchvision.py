@@ -1,5 +1,6 @@
 """torchvision's Faster R-CNN with FPN: the layout of its state dicts."""
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -29,7 +30,6 @@ RULES = (
         (r"roi_heads\.box_head\.(fc[67])\.(\w+)", r"box_head.\1.\2"),
         (r"roi_heads\.box_head\.(\d)\.0\.(\w+)", r"box_head.convs.\1.conv.\2"),
         (r"roi_heads\.box_head\.(\d)\.1\.(\w+)", r"box_head.convs.\1.norm.\2"),
-        (r"roi_heads\.box_head\.\d+\.(weight|bias)", r"box_head.fc6.\1"),
         (r"roi_heads\.box_predictor\.cls_score\.(\w+)", r"box_head.class_logits.\1"),
         (r"roi_heads\.box_predictor\.bbox_pred\.(\w+)", r"box_head.box_deltas.\1"),
     ),
@@ -42,6 +42,17 @@ MOBILE_HEAD = Head(strides=(32, 32, 64), anchor_sizes=(32, 32, 32), anchor_scale
 MOBILE_EPS = 1e-5  # torchvision builds the detector's MobileNetV3 with PyTorch's default, unlike the classifier's
 
 
+def with_named_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries with the fully connected layers of a box head that is a sequence, numbered by their places, as fc6 and fc7."""
+    numbered = re.compile(r"roi_heads\.box_head\.(\d+)\.(weight|bias)")
+    found = {name: numbered.fullmatch(name) for name in tensors}
+    places = sorted({int(match[1]) for match in found.values() if match})
+    return {
+        f"roi_heads.box_head.fc{6 + places.index(int(match[1]))}.{match[2]}" if match else name: tensors[name]
+        for name, match in found.items()
+    }
+
+
 def matches(names: Mapping[str, Tensor]) -> bool:
     """Tell whether these are entries of torchvision's Faster, Mask or Keypoint R-CNN."""
     return "roi_heads.box_predictor.cls_score.weight" in names and "rpn.head.cls_logits.weight" in names and any(
@@ -51,7 +62,7 @@ def matches(names: Mapping[str, Tensor]) -> bool:
 
 def convert(archive: Archive, config: Mapping[str, object] | None, norm_eps: float | None) -> Converted:
     """Translate names; nothing else differs, since our conventions are torchvision's."""
-    found, head = dict(archive.tensors), Head()
+    found, head = with_named_layers(archive.tensors), Head()
     assumed: tuple[str, ...] = ()
     body: dict[str, Tensor] = {}
     if f"{_BODY}0.0.weight" in found:
@@ -82,7 +93,7 @@ def state_from_torchvision(state: Mapping[str, Tensor], spec: DetectorSpec) -> d
     Raises:
         CheckpointError: an entry has no counterpart, is missing or has another shape than `spec` asks for.
     """
-    tensors, dropped, unknown = translate(state, RULES, ())
+    tensors, dropped, unknown = translate(with_named_layers(state), RULES, ())
     tensors = with_neck_norm(tensors)
     expected = shapes_of(spec)
     for name in expected:

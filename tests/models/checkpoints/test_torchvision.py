@@ -1,11 +1,12 @@
 """torchvision's detectors and the classifiers of torchvision and timm, in and out."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from hypothesis import given
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
@@ -16,7 +17,9 @@ from jdnas.models.checkpoints.reading import Archive
 from jdnas.models.checkpoints.to_torchvision import state_to_torchvision, torchvision_call
 from jdnas.models.detector import build
 from jdnas.presets import preset
+from jdnas.spec import DetectorSpec, Head
 from tests.models.peers import canvas, peer, spec_of
+from tests.models.specs import QUICK, random_state, specs
 
 CLASSES = 4
 SIZE = (128, 160)
@@ -137,6 +140,20 @@ def test_there_and_back(name: str) -> None:
         assert all(torch.equal(written[key], theirs[key]) for key in theirs)
     if name == "r50":
         DETECTION.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5).load_state_dict(written, strict=True)
+
+
+@QUICK
+@given(specs(families=("resnet_basic", "resnet_bottleneck", "resnext_4d", "resnext_8d")))
+def test_pruned_detectors_survive_the_way_there_and_back(spec: DetectorSpec) -> None:
+    """Any widths and depths of a ResNet or ResNeXt are read from the shapes again; anchors and counts are not in the weights."""
+    usual, widths = Head(), ("width", "rpn_width", "rpn_convs", "convs", "fcs")
+    unwritten = {f.name: getattr(usual, f.name) for f in fields(Head) if f.name not in widths}
+    spec = replace(spec, head=replace(spec.head, **unwritten), deformable=(), modulated=False, stride_in_1x1=False)
+    state = random_state(spec)
+    imported = import_archive(Archive(Path("pruned.pth"), state_to_torchvision(state, spec), {}))
+    single = all(width == group for stage, group in zip(spec.stages, spec.traits.group_widths, strict=True) for width in stage.inner)
+    assert imported.spec == (replace(spec, family="resnet_bottleneck") if single else spec)  # one group is no group
+    assert imported.state.keys() == state.keys() and all(torch.equal(imported.state[name], state[name]) for name in state)
 
 
 def test_what_torchvision_cannot_compute_is_not_written() -> None:
