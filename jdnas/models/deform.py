@@ -38,8 +38,11 @@ class DeformableConv(Conv):
         if self.form == "gather":
             return self._by_gather(input, shifts, scales)
         padding = (self.kernel_size[0] // 2, self.kernel_size[1] // 2)
-        result: Tensor = deform_conv2d(input, shifts, self.weight, self.bias, self.stride, padding, mask=scales)
-        return result
+        # The operator knows no bfloat16, and half would round the shifts.
+        bias = None if self.bias is None else self.bias.float()
+        scales = None if scales is None else scales.float()
+        result: Tensor = deform_conv2d(input.float(), shifts.float(), self.weight.float(), bias, self.stride, padding, mask=scales)
+        return result.to(predicted.dtype)
 
     def _by_gather(self, x: Tensor, shifts: Tensor, scales: Tensor | None) -> Tensor:
         batch, channels, height, width = x.shape

@@ -185,6 +185,15 @@ def test_boxes_stay_in_full_precision_under_autocast():
     sum(output.terms.values()).backward()
 
 
+def test_deformable_convolutions_train_under_autocast():
+    detector = shaken(OTHERS["deformable cascade of groups"]).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = detector.losses(IMAGES, SIZES, targets(), generator())
+    sum(output.terms.values()).backward()
+    grads = [p.grad for name, p in detector.named_parameters() if ".offset." in name]
+    assert grads and all(grad.isfinite().all() for grad in grads) and any(grad.any() for grad in grads)
+
+
 def test_a_detector_on_meta_runs_with_the_tensors_of_another():
     donor = lively()
     hollow = build(SPEC, device="meta").eval()
