@@ -1,6 +1,6 @@
 """Running exported detectors: one contract for all runtimes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -104,16 +104,17 @@ def predictor(runner: Runner) -> Callable[["Tensor", "Tensor"], RunnerDetections
 
     def predict(images: "Tensor", sizes_hw: "Tensor") -> RunnerDetections:
         pixels, sizes = images.detach().cpu().float().numpy(), sizes_hw.cpu().numpy().astype(np.int64)
-        parts = [_padded_run(runner, pixels[at : at + size], sizes[at : at + size], size) for at in range(0, len(pixels), size)]
+        parts = [padded_run(runner, pixels[at : at + size], sizes[at : at + size]) for at in range(0, len(pixels), size)]
         return RunnerDetections(*(torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in OUTPUT_NAMES))
 
     return predict
 
 
-def _padded_run(runner: Runner, images: Array, sizes_hw: Array, batch: int) -> Mapping[str, Array]:
-    missing = batch - len(images)
+def padded_run(runner: Runner, images: Array, sizes_hw: Array) -> dict[str, Array]:
+    """Run 1 to B images, where B is the runner's batch, and return as many rows of each output."""
+    missing = runner.metadata.batch - len(images)
     if missing:
         images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
         sizes_hw = np.concatenate([sizes_hw, np.repeat(sizes_hw[-1:], missing, 0)])
     outputs = runner.run(np.ascontiguousarray(images), np.ascontiguousarray(sizes_hw))
-    return {name: array[: batch - missing] for name, array in outputs.items()}
+    return {name: array[: len(array) - missing] for name, array in outputs.items()}

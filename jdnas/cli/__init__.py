@@ -9,6 +9,7 @@ import typer
 import jdnas.cli.latency_commands as latency_commands
 import jdnas.cli.model_commands as model_commands
 import jdnas.cli.run_commands as run_commands
+import jdnas.cli.serve_commands as serve_commands
 import jdnas.cli.student_commands as student_commands
 from jdnas.errors import InputError, JdnasError
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 run_commands.register(app)
 model_commands.register(app)
 student_commands.register(app)
+serve_commands.register(app)
 app.add_typer(latency_commands.app, name="latency", help="Targets, latency tables and FPS reports.")
 
 

@@ -2,13 +2,14 @@
 
 import shutil
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jdnas.data.records import DetectionSet, Record
 from jdnas.errors import DataError
@@ -17,6 +18,7 @@ Pixels = NDArray[np.uint8]
 Cache = Literal["auto", "ram", "disk", "none"]
 Image.MAX_IMAGE_PIXELS = 200_000_000  # scans exceed Pillow's 89 million; it warns above this, and refuses twice as many
 CACHE_LIMIT_BYTES = 1_500_000_000
+UPLOAD_FORMATS = ("JPEG", "PNG")  # the decoders that strangers' bytes reach
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = {5, 6, 7, 8}
 
@@ -29,6 +31,26 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             return np.array(_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # decoders raise almost anything on damaged files
         raise DataError(f"image {str(path)!r} cannot be read ({_one_line(error)}); repair or remove it") from error
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode the bytes of a JPEG or PNG file to RGB `[H, W, 3]` uint8 as `read_image` does.
+
+    DataError for other formats, damaged data, and images of more than `max_pixels`, which are refused before they are decoded.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=UPLOAD_FORMATS) as image:
+            width, height = image.size
+            if width * height <= max_pixels:
+                image.load()
+                return np.array(_rgb(ImageOps.exif_transpose(image)))
+    except UnidentifiedImageError as error:
+        raise DataError(f"the {len(data)} bytes are not an image; send a {' or '.join(UPLOAD_FORMATS)} file") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"the image is too large ({_one_line(error)}); at most {max_pixels} pixels are allowed") from error
+    except Exception as error:  # decoders raise almost anything on damaged files
+        raise DataError(f"the image cannot be decoded ({_one_line(error)}); send it again") from error
+    raise DataError(f"the image has {width}x{height} pixels; at most {max_pixels} are allowed, so scale it down first")
 
 
 def image_size_hw(path: Path) -> tuple[int, int] | None:

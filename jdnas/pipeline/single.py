@@ -14,7 +14,7 @@ import torch
 from export.graph import export_onnx
 from export.parity import compare
 from export.runners import open_runner, predictor
-from jdnas.data.augment import letterbox, planes
+from jdnas.data.canvas import boxes_in_image, place_on_canvas
 from jdnas.data.coco import load_split
 from jdnas.data.images import read_image
 from jdnas.errors import CheckpointError, ConfigError, DataError, InputError, ParityError, unknown_name
@@ -154,15 +154,9 @@ def predict_images(model: Path, places: list[Path], out: Path, score: float, siz
 def detect_in_image(model: OpenModel, image: Any, score: float) -> tuple[Any, Any, Any]:
     """Detect in one RGB image `[H, W, 3]` uint8; return boxes xyxy in its pixels, labels (1..K) and scores, best first."""
     traits = model.spec.traits
-    canvas, scale = letterbox(image, model.size_hw)
-    size = canvas.shape[:2]
-    pixels = (planes(canvas) - np.array(traits.mean, np.float32)[:, None, None]) / np.array(traits.std, np.float32)[:, None, None]
-    padded = torch.zeros(1, 3, *model.size_hw)
-    padded[0, :, : size[0], : size[1]] = torch.from_numpy(pixels.astype(np.float32))
+    placed = place_on_canvas(image, model.size_hw, traits.mean, traits.std)
     with torch.inference_mode():
-        found = model.predict(padded, torch.tensor([size]))
-    arrays = [np.asarray(part)[0] for part in (found.boxes_xyxy, found.labels, found.scores)]
-    keep = (arrays[2] >= score) & (np.arange(len(arrays[2])) < int(np.asarray(found.count)[0]))
-    height, width = image.shape[:2]
-    boxes = np.clip(arrays[0][keep] / scale, 0, [width, height] * 2)
-    return boxes, arrays[1][keep], arrays[2][keep]
+        found = model.predict(torch.from_numpy(placed.pixels)[None], torch.tensor([placed.size_hw]))
+    boxes, labels, scores = (np.asarray(part)[0] for part in (found.boxes_xyxy, found.labels, found.scores))
+    keep = (scores >= score) & (np.arange(len(scores)) < int(np.asarray(found.count)[0]))
+    return boxes_in_image(boxes[keep], placed), labels[keep], scores[keep]

@@ -1,0 +1,1 @@
+"""Serving exported detectors over HTTP with the Open Inference Protocol v2."""
