@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jdnas.errors import ConfigError
+
 Model = Annotated[
     Path,
     typer.Argument(
@@ -18,17 +20,26 @@ Runtime = Annotated[str, typer.Option(help="Runtime of .onnx engines: ort-cpu or
 
 
 def export(
-    model: Model, out: Annotated[Path, typer.Option(help="The file to write: .onnx, or .pth for torchvision's Faster R-CNN.")],
+    model: Model,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write: .onnx, or .pth for torchvision's Faster R-CNN. Not for engines.")
+    ] = None,
     size: Size = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
+    triton: Annotated[Path | None, typer.Option(help="Also put the engine into this model repository of Triton Inference Server.")] = None,
 ) -> None:  # fmt: skip
     """Export a detector to ONNX with static shapes and compare it with PyTorch; or write a state dict that torchvision loads.
 
-    Example: jdnas export runs/demo/student/student.safetensors --out student_b4.onnx --batch 4
+    Example: jdnas export runs/demo/student/student.safetensors --out student_b4.onnx --batch 4 --triton repository
     """
-    from jdnas.pipeline.single import export_model
+    from jdnas.pipeline.single import export_for_triton, export_model
 
-    print(export_model(model, out, size, batch))
+    if triton is not None:
+        print(export_for_triton(model, out, triton, size, batch))
+    elif out is not None:
+        print(export_model(model, out, size, batch))
+    else:
+        raise ConfigError("give the file to write with --out, or for an engine that there is already a folder with --triton")
 
 
 def evaluate(

@@ -14,6 +14,7 @@ import torch
 from export.graph import export_onnx
 from export.parity import compare
 from export.runners import open_runner, predictor
+from export.triton import write_triton_repository
 from jdnas.data.canvas import boxes_in_image, place_on_canvas
 from jdnas.data.coco import load_split
 from jdnas.data.images import read_image
@@ -99,6 +100,18 @@ def export_model(model: Path, out: Path, size: str | None, batch: int) -> str:
         raise ParityError(f"the engine differs from PyTorch: {result.message}; it was kept as {failed}")
     unchecked.replace(out)
     return f"{out}: {size_hw[1]}x{size_hw[0]}, batch {batch}; {result.message}"
+
+
+def export_for_triton(model: Path, out: Path | None, repository: Path, size: str | None, batch: int) -> str:
+    """Put an engine into a Triton model repository: `model` itself, or what `export_model` makes of these weights as `out`."""
+    engine, made = model, ""
+    if model.suffix != ".onnx":
+        if out is None or out.suffix != ".onnx":
+            raise ConfigError("--triton takes an engine; name the one to make of these weights with --out FILE.onnx")
+        engine, made = out, export_model(model, out, size, batch) + "\n"
+    elif out is not None or size is not None or batch != 1:
+        raise ConfigError(f"{model} is an engine already, whose size and batch are inside; leave out --out, --size and --batch")
+    return f"{made}{write_triton_repository(engine, repository)}: start with tritonserver --model-repository {repository}"
 
 
 @dataclass(frozen=True)

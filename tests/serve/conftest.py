@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from fastapi import FastAPI
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -56,7 +57,7 @@ def runner(engine: Path) -> Iterator[Runner]:
 @dataclass
 class Server:
     port: int
-    models: Models
+    app: FastAPI
 
     @property
     def address(self) -> str:
@@ -74,14 +75,15 @@ def running(engine: Path, limits: Limits, **options: Any) -> Iterator[Server]:
         Models([str(engine), f"second={engine}"], queue=limits.queue, metrics=Metrics(), **settings) as models,
         listen("127.0.0.1", 0) as at,
     ):
-        config = uvicorn.Config(create_app(models, limits), http="h11", ws="none", access_log=False, log_level="warning")
+        app = create_app(models, limits)
+        config = uvicorn.Config(app, http="h11", ws="none", access_log=False, log_level="warning")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [at]})
         thread.start()
         while not server.started:
             time.sleep(0.01)
         try:
-            yield Server(at.getsockname()[1], models)
+            yield Server(at.getsockname()[1], app)
         finally:
             server.should_exit = True
             thread.join()
@@ -91,7 +93,7 @@ def running(engine: Path, limits: Limits, **options: Any) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def server(engine: Path) -> Iterator[Server]:
     """A server with small limits that tests share; they leave it alive."""
-    with running(engine, Limits(body_bytes=1 << 20, json_bytes=1 << 18, pixels=1_000_000, timeout_s=10)) as opened:
+    with running(engine, Limits(body_bytes=1 << 20, json_bytes=3 << 18, pixels=1_000_000, timeout_s=10)) as opened:
         yield opened
 
 
