@@ -11,7 +11,7 @@ from export.artifact import ArtifactInfo
 from jdnas.atomic import write_atomically
 from jdnas.errors import CheckpointError, ConfigError
 
-_TYPES = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64", TensorProto.UINT8: "TYPE_UINT8"}
+_TYPES: dict[int, str] = {TensorProto.FLOAT: "TYPE_FP32", TensorProto.INT64: "TYPE_INT64", TensorProto.UINT8: "TYPE_UINT8"}
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
