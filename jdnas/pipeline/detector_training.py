@@ -41,6 +41,9 @@ class DetectorLoss:
 
     def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
         """Yield the terms of one step."""
+        yield self._terms(batch, step)  # what they were computed from is not held during backpropagation
+
+    def _terms(self, batch: Batch, step: int) -> LossTerms:
         student = BoundDetector(self.spec, without_adapters(self.state), frozen_norms=self.frozen_norms)
         generator = step_generator(self.seed, step, batch.images.device)
         output = student.call("losses", batch.images, batch.sizes_hw, batch, generator)
@@ -49,7 +52,7 @@ class DetectorLoss:
             terms["sparsity"] = part_of_sum(sparsity_penalty(self.state, self.gammas, self.gamma_penalty))
         if self.teacher is not None:
             terms |= self._distilled(self.teacher, output, batch, warmup_factor(step, self.steps, self.distill))
-        yield terms
+        return terms
 
     def _distilled(self, teacher: Teacher, output: LossOutput, batch: Batch, factor: float) -> LossTerms:
         lesson = teacher.teach(batch.images, batch.sizes_hw)
