@@ -117,7 +117,7 @@ def write(out: Path, arguments: argparse.Namespace, context: Context, base: dict
             "data": context.train.name, "train_images": len(context.train.records), "val_images": len(context.val.records),
             "size_hw": context.base_size_hw, "finetune_epochs": arguments.epochs,
             "finetune": config.candidate_train.model_dump(mode="json", exclude={"epochs"}),
-            "width_step": config.student.width_step, "small_cpu_setting": context.device.type == "cpu",
+            "width_step": config.width_step, "small_cpu_setting": context.device.type == "cpu",
         },
         "base": base,
         "rows": table,
