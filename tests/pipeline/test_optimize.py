@@ -47,7 +47,7 @@ def test_products(nano_run: NanoRun) -> None:
     assert spec.to_dict() == summary["student"]["spec"] and meta["classes"] == ["circle", "rectangle", "triangle"]
     report = (folder / "report.html").read_text()
     assert "<html" in report and report.count("data:image/jpeg;base64") >= 1
-    left_over = [path.name for path in folder.rglob("*") if any(part in path.name for part in (".partial", "phase_", ".tmp", "unchecked"))]
+    left_over = [path.name for path in folder.rglob("*") if any(part in path.name for part in (".partial", ".tmp", "unchecked"))]
     assert left_over == []
 
 
