@@ -72,7 +72,7 @@ def open_model(path: Path, target: Target, size_hw: SizeHW | None, batch: int) -
     device = "cpu" if target.runtime == "ort-cpu" else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
         raise TargetError(f"target {target.name!r} is {target.device}, and PyTorch finds no CUDA device here")
-    threads = target.threads or physical_cores()
+    threads, before = target.threads or physical_cores(), torch.get_num_threads()
     torch.set_num_threads(threads)
     detector = materialize(spec, state, device)
     build_s = perf_counter() - start
@@ -91,7 +91,7 @@ def open_model(path: Path, target: Target, size_hw: SizeHW | None, batch: int) -
                 torch.cuda.synchronize()
 
     info = RuntimeInfo(TORCH, torch.__version__, threads, device)
-    return Subject(path, TORCH, spec, size_hw, batch, build_s, info, call, infer, lambda: None)
+    return Subject(path, TORCH, spec, size_hw, batch, build_s, info, call, infer, lambda: torch.set_num_threads(before))
 
 
 def read_model(path: Path, size_hw: SizeHW | None) -> "tuple[DetectorSpec, State, SizeHW]":

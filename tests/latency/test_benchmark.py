@@ -14,6 +14,8 @@ from jdnas.models.detector import build
 from jdnas.training.checkpoint import save_detector
 from latency.benchmark import Sweep, benchmark, main
 from latency.decoding import canvas
+from latency.subjects import open_model
+from latency.targets import load_target
 
 SCRIPT = Path(__file__).resolve().parents[2] / "latency" / "benchmark.py"
 
@@ -86,6 +88,15 @@ def model(tmp_path, spec):
     torch.manual_seed(0)
     save_detector(tmp_path / "small", spec, build(spec).state_dict(), {"size_hw": [64, 96]})
     return tmp_path / "small.safetensors"
+
+
+def test_a_model_leaves_the_threads_of_the_process_as_they_were(model):
+    torch.set_num_threads(1)
+    target = load_target("cpu-ort").model_copy(update={"threads": 2})
+    subject = open_model(model, target, (64, 64), 1)
+    assert torch.get_num_threads() == 2
+    subject.close()
+    assert torch.get_num_threads() == 1
 
 
 @pytest.fixture
