@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,34 +27,14 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.image_list import ImageList
+from torchvision_case import BACKBONES, Case
 
 from jdnas.models.checkpoints import state_from_torchvision
 from jdnas.models.detector import EXPORT, Detector, build
 from jdnas.presets import preset
 
 CLASSES = 80
-BACKBONES = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
 Call = Callable[[], tuple[Tensor, Tensor]]  # boxes and scores of the first image
-
-
-@dataclass(frozen=True)
-class Case:
-    """What all sides run: a backbone, the canvas, and the images of a call."""
-
-    base: str
-    height: int
-    width: int
-    batch: int
-
-    @staticmethod
-    def parse(text: str) -> "Case":
-        """Read `BASE:SIZE:BATCH` or `BASE:HEIGHTxWIDTH:BATCH`."""
-        base, size, batch = text.split(":")
-        height, _, width = size.partition("x")
-        return Case(base, int(height), int(width or height), int(batch))
-
-    def __str__(self) -> str:
-        return f"{self.base}:{self.height}x{self.width}:{self.batch}"
 
 
 def peer_model(case: Case) -> FasterRCNN:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.image_list import ImageList
+from torchvision_case import BACKBONES, Case
 
 from jdnas.data.types import Batch
 from jdnas.models.checkpoints import state_from_torchvision
@@ -35,28 +36,7 @@ from jdnas.training.loop import make_optimizer, prepare, train_step
 from jdnas.training.settings import TrainSettings
 
 CLASSES, BOXES = 20, 8
-BACKBONES = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
 Step = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What both sides train: a backbone, the canvas, and the images of a step."""
-
-    base: str
-    height: int
-    width: int
-    batch: int
-
-    @staticmethod
-    def parse(text: str) -> "Case":
-        """Read `BASE:SIZE:BATCH` or `BASE:HEIGHTxWIDTH:BATCH`."""
-        base, size, batch = text.split(":")
-        height, _, width = size.partition("x")
-        return Case(base, int(height), int(width or height), int(batch))
-
-    def __str__(self) -> str:
-        return f"{self.base}:{self.height}x{self.width}:{self.batch}"
 
 
 def make_batch(case: Case, device: torch.device) -> Batch:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -127,8 +126,3 @@ def freeze_norms(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eval()
-
-
-def is_tracing() -> bool:
-    """Whether a graph is being captured, so that data-dependent shapes are not allowed."""
-    return torch.compiler.is_compiling()

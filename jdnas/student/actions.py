@@ -110,14 +110,6 @@ class ActionRules:
         return None if lower < floor else max(floor, min(lower, round(size * (1 - ratio) / step) * step))
 
 
-def rules_around(
-    base: DetectorSpec, *, width_step: int = 8, min_width: int = 8, prune_ratios: tuple[float, ...] = (0.05, 0.1), extra_depth: int = 2
-) -> ActionRules:
-    """Return rules whose depth ceiling is `extra_depth` blocks per stage above `base`."""
-    ceiling = tuple(depth + extra_depth for depth in base.depths)
-    return ActionRules(width_step=width_step, min_width=min_width, max_depths=ceiling, prune_ratios=prune_ratios)
-
-
 def prunable_widths(spec: DetectorSpec) -> dict[str, int]:
     """Return the independent backbone widths of a spec: `s2` is the output of stage 2 and `s2.b1` the inner width of its block 1.
 
