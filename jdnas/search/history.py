@@ -81,8 +81,9 @@ class History:
     """Finished candidates, ranked by score.
 
     Equal pairs take one place in the ranking, held by the better of them, so that the list cannot fill with copies; equal scores rank
-    by age. Adding a trial costs the same however long the history is. `best_aps` is the best AP so far per resolution, `generation` counts
-    the gains, `stale` the candidates since the last one (failed ones aside), `seconds` sums what all took.
+    by age. Trials stay in the order in which they finished, and adding one costs the same however many there are. What is in flight is
+    announced by `expect`, so that it is not proposed twice. `best_aps` is the best AP so far per resolution, `generation` counts the
+    gains, `stale` the candidates since the last one (failed ones aside), `seconds` sums what all took.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
@@ -103,8 +104,7 @@ class History:
             raise ValueError(f"candidate {trial.number} is in the history already")
         self._trials[trial.number] = trial
         self.seconds += trial.seconds + trial.overhead_seconds
-        if trial.parent is not None:
-            self._proposed.add(proposal_key(trial.parent, trial.candidate.action, trial.teacher))
+        self.expect(trial.candidate)
         best = -self._ranking[0][0] if self._ranking else None
         if trial.score is not None:
             self._rank(trial, trial.score)
@@ -114,6 +114,11 @@ class History:
         self.stale = 0 if rose else self.stale + (trial.state != "failed")
         self.generation += rose and best is not None
         return rose
+
+    def expect(self, candidate: Candidate) -> None:
+        """Remember a candidate that is not finished yet as proposed."""
+        if candidate.parent is not None:
+            self._proposed.add(proposal_key(candidate.parent, candidate.action, candidate.teacher))
 
     def _rank(self, trial: Trial, score: float) -> None:
         place, held = (-score, trial.number), self._places.get(trial.pair)
@@ -156,7 +161,7 @@ class History:
         return -self._ranking[rank - 1][0] if rank <= len(self._ranking) else None
 
     def was_proposed(self, parent: int, action: ActionData | None, teacher: DetectorSpec) -> bool:
-        """Say whether this change of this parent was tried, whatever came of it."""
+        """Say whether this change of this parent was proposed, whatever came or is still to come of it."""
         return proposal_key(parent, action, teacher) in self._proposed
 
     def lineage(self, number: int) -> list[Trial]:

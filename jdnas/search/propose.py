@@ -22,30 +22,30 @@ def propose(history: History, number: int, settings: SearchSettings, workshop: W
     """Return candidate `number`, an untried change of a pair of the top-k list; None when `settings.draws` draws find none.
 
     Joint-DetNAS, Algorithm 1, lines 5 to 13. The workshop's drawing methods get their randomness from here, so that equal arguments give
-    equal proposals; the history is only read.
+    equal proposals; the history, which also knows what is in flight, is only read.
     """
     rng = random.Random(f"propose {settings.seed} {number}")
     parents = history.top_k(settings.k)
     weights = [1.0 if settings.parent_choice == "uniform" else 1 / rank for rank in range(1, len(parents) + 1)]
     for _ in range(settings.draws):
         parent = rng.choices(parents, weights)[0]
-        candidate = _draw(parent, number, history.generation, rng, settings, workshop)
+        candidate = _draw(parent, number, history, rng, settings, workshop)
         if candidate is not None and not history.was_proposed(parent.number, candidate.action, candidate.teacher):
             return candidate
     return None
 
 
 def _draw(
-    parent: Trial, number: int, generation: int, rng: random.Random, settings: SearchSettings, workshop: Workshop
+    parent: Trial, number: int, history: History, rng: random.Random, settings: SearchSettings, workshop: Workshop
 ) -> Candidate | None:  # fmt: skip
-    seed = training_seed(settings.seed, number)
+    seed, generation, known = training_seed(settings.seed, number), history.generation, len(history)
     if rng.random() < settings.student_probability:
         action = workshop.sample_action(parent.student, rng, generation)
         if action is None:
             return None
         action = json_data(action)
-        return Candidate(number, parent.number, generation, "student", action, parent.student, parent.teacher, seed, parent.files)
+        return Candidate(number, parent.number, generation, "student", action, parent.student, parent.teacher, seed, parent.files, known)
     teacher = workshop.mutate_teacher(parent.teacher, rng)
     if teacher is None or teacher == parent.teacher:
         return None
-    return Candidate(number, parent.number, generation, "teacher", None, parent.student, teacher, seed, parent.files)
+    return Candidate(number, parent.number, generation, "teacher", None, parent.student, teacher, seed, parent.files, known)

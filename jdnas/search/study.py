@@ -2,6 +2,9 @@
 
 A trial is created together with its proposal, in one transaction, before any work is done, and gets its state last. So a trial found
 running is a candidate to do again, under the same number and with the same proposal, whenever the run was killed.
+
+Proposals and results are system attributes of the trials, since they are long; user attributes repeat what people look for, as
+optuna-dashboard shows it. Proposing reads nothing back, so that a candidate costs the database the same however many there are.
 """
 
 from pathlib import Path
@@ -31,9 +34,9 @@ _STATES: dict[TrialState, OptunaState] = {
     "refused": OptunaState.PRUNED,
     "failed": OptunaState.FAIL,
 }
-_PROPOSED = ("parent", "generation", "choice", "action", "origin", "teacher", "seed", "parent_files")
+_PROPOSED = ("parent", "generation", "choice", "action", "origin", "teacher", "seed", "parent_files", "known")
 _RESULT = ("student", "costs", "metrics", "size", "ap", "cost", "seconds", "overhead_seconds", "images", "files", "reason")
-_COLUMNS = ("ap", "cost", "reason")  # again one by one, for optuna-dashboard; each costs a transaction
+_COLUMNS = ("ap", "cost", "size", "reason")  # again one by one, for optuna-dashboard; each costs a transaction
 
 
 def sqlite_url(path: Path) -> str:
@@ -52,13 +55,17 @@ class SearchStudy:
         self.settings = settings
         self.history = History()
         self.running: list[Candidate] = []
+        finished: list[tuple[int, Trial]] = []
         for frozen in storage.get_all_trials(self._study_id, deepcopy=False):
             candidate = _candidate_from_trial(frozen)
             if frozen.state.is_finished():
-                self.history.add(_trial_from_frozen(candidate, frozen))
+                finished.append(_trial_from_frozen(candidate, frozen))
             else:
                 self._trial_ids[frozen.number] = storage.get_trial_id_from_study_id_trial_number(self._study_id, frozen.number)
                 self.running.append(candidate)
+                self.history.expect(candidate)
+        for _, trial in sorted(finished, key=lambda place_and_trial: place_and_trial[0]):
+            self.history.add(trial)
 
     @classmethod
     def open(cls, url: str, task: SearchTask, settings: SearchSettings, *, name: str = STUDY_NAME) -> Self:
@@ -104,20 +111,22 @@ class SearchStudy:
     def begin(self, candidate: Candidate) -> None:
         """Store a proposal, before any work on it."""
         proposal = {key: _plain(getattr(candidate, key)) for key in _PROPOSED}
-        attrs = {"proposal": proposal, "change": candidate.change, "parent": candidate.parent}
-        trial_id = self._storage.create_new_trial(self._study_id, create_trial(state=OptunaState.RUNNING, user_attrs=attrs))
-        if self._storage.get_trial_id_from_study_id_trial_number(self._study_id, candidate.number) != trial_id:
+        template = create_trial(state=OptunaState.RUNNING, user_attrs=_shown_proposal(candidate), system_attrs={"proposal": proposal})
+        trial_id = self._storage.create_new_trial(self._study_id, template)
+        if self._storage.get_trial_number_from_id(trial_id) != candidate.number:
             self._storage.set_trial_state_values(trial_id, OptunaState.FAIL)
             raise CheckpointError(
                 f"candidate {candidate.number} is in the study already; another run is writing to it: stop one of the two"
             )
         self._trial_ids[candidate.number] = trial_id
         self.running.append(candidate)
+        self.history.expect(candidate)
 
     def finish(self, trial: Trial) -> bool:
         """Store a result and add it to the history; say whether the best score rose."""
         trial_id = self._trial_ids[trial.number]
-        self._storage.set_trial_user_attr(trial_id, "result", {key: _plain(getattr(trial, key)) for key in _RESULT})
+        result = {key: _plain(getattr(trial, key)) for key in _RESULT} | {"place": len(self.history)}
+        self._storage.set_trial_system_attr(trial_id, "result", result)
         for key in _COLUMNS:
             if (value := getattr(trial, key)) is not None:
                 self._storage.set_trial_user_attr(trial_id, key, value)
@@ -176,16 +185,38 @@ def _plain(value: Any) -> Any:
     return value.to_dict() if isinstance(value, DetectorSpec) else value
 
 
+def _shown_proposal(candidate: Candidate) -> dict[str, Any]:
+    """Return a proposal as user attributes; the dashboard sorts them by name and shows each as one line."""
+    action = candidate.action or {}
+    details = " ".join(f"{key}={value}" for key, value in action.items() if key != "kind")
+    return {
+        "change": candidate.change, "details": details, "parent": candidate.parent, "generation": candidate.generation,
+        "teacher": _in_words(candidate.teacher),
+    }  # fmt: skip
+
+
+def _in_words(spec: DetectorSpec) -> str:
+    widths = "-".join(str(stage.width) for stage in spec.stages)
+    return f"blocks {'-'.join(map(str, spec.depths))}, widths {widths}, neck {spec.neck}"
+
+
+def _kept(frozen: FrozenTrial, key: str) -> Any:
+    return frozen.system_attrs.get(key, frozen.user_attrs.get(key))  # user attributes: where the first studies had them
+
+
 def _candidate_from_trial(frozen: FrozenTrial) -> Candidate:
-    if (proposal := frozen.user_attrs.get("proposal")) is None:
+    if (proposal := _kept(frozen, "proposal")) is None:
         raise CheckpointError(f"trial {frozen.number} of the study is not of a search; use another study name or database")
     specs = {key: DetectorSpec.from_dict(proposal[key]) for key in ("origin", "teacher")}
     return Candidate(**(proposal | specs), number=frozen.number)
 
 
-def _trial_from_frozen(candidate: Candidate, frozen: FrozenTrial) -> Trial:
-    if (result := frozen.user_attrs.get("result")) is None:  # ended by something else than a search, such as a dashboard
-        return Trial(candidate, "failed", candidate.origin, reason="no result was stored")
+def _trial_from_frozen(candidate: Candidate, frozen: FrozenTrial) -> tuple[int, Trial]:
+    """Return a finished trial, and its place in the order in which they finished."""
+    if (result := _kept(frozen, "result")) is None:  # ended by something else than a search, such as a dashboard
+        return frozen.number, Trial(candidate, "failed", candidate.origin, reason="no result was stored")
+    place, student = result.get("place", frozen.number), DetectorSpec.from_dict(result["student"])
+    result = {key: value for key, value in result.items() if key != "place"} | {"student": student}
     state = next(own for own, optunas in _STATES.items() if optunas == frozen.state)
     score = frozen.value if frozen.state == OptunaState.COMPLETE else None
-    return Trial(**(result | {"student": DetectorSpec.from_dict(result["student"])}), candidate=candidate, state=state, score=score)
+    return place, Trial(**result, candidate=candidate, state=state, score=score)

@@ -63,7 +63,8 @@ class Candidate:
     """A proposal: a parent and one change of its student or of its teacher.
 
     `origin` is the parent's student (the base for number 0), to which `action` is to be applied; `teacher` is the one to train with;
-    `parent_files` are the files that the parent's outcome named; `seed` is for the candidate's training.
+    `parent_files` are the files that the parent's outcome named; `seed` is for the candidate's training. `known` counts the candidates
+    that had finished when this one was proposed; the rest of those with smaller numbers were in flight.
     """
 
     number: int
@@ -75,6 +76,7 @@ class Candidate:
     teacher: DetectorSpec
     seed: int
     parent_files: dict[str, str] = field(default_factory=dict)
+    known: int = 0
 
     @property
     def change(self) -> str:

@@ -15,7 +15,9 @@ from jdnas.search.study import SearchStudy, sqlite_url
 from tests.search.simulated import SLOW, TASK, Simulator, cost, essence
 
 ROOT = Path(__file__).parents[2]
-WRITES = ("create_new_trial", "set_trial_user_attr", "set_trial_state_values", "set_study_user_attr", "create_new_study")
+WRITES = (
+    "create_new_trial", "set_trial_system_attr", "set_trial_user_attr", "set_trial_state_values", "set_study_user_attr", "create_new_study"
+)  # fmt: skip
 WORK = ("sample_action", "mutate_teacher", "evolve", "evaluate")
 
 
