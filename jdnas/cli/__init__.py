@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+import jdnas.cli.data_commands as data_commands
 import jdnas.cli.latency_commands as latency_commands
+import jdnas.cli.machine_commands as machine_commands
 import jdnas.cli.model_commands as model_commands
 import jdnas.cli.run_commands as run_commands
 import jdnas.cli.serve_commands as serve_commands
@@ -21,6 +23,8 @@ run_commands.register(app)
 model_commands.register(app)
 student_commands.register(app)
 serve_commands.register(app)
+data_commands.register(app)
+machine_commands.register(app)
 app.add_typer(latency_commands.app, name="latency", help="Targets, latency tables and FPS reports.")
 
 

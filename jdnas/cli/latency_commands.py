@@ -1,14 +1,13 @@
 """Commands of `jdnas latency`: targets, tables, benchmark."""
 
 import sys
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from jdnas.cli.output import AsJson, Output, Quiet
 
 app = typer.Typer(no_args_is_help=True)
 TargetName = Annotated[str, typer.Option(help="A target's name or a YAML file.")]
@@ -39,18 +38,6 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-@contextmanager
-def _bar(budget: str) -> "Iterator[Callable[[int, int, str], None]]":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn(f"of {budget}"))
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("measuring", total=None)
-        yield lambda done, planned, what: bar.update(task, completed=done, total=planned, description=what)
-
-
 def _say_disturbed(provenance: dict[str, Any]) -> None:
     for what in provenance.get("disturbances", []):
         print(f"disturbed: {what}", file=sys.stderr)
@@ -61,16 +48,17 @@ def targets(
     files: Annotated[
         list[Path] | None, typer.Argument(help="YAML files of targets of your own, listed beside those that came along.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the known targets, what is known of each, and which this machine is.
 
     Example: jdnas latency targets my_board.yaml
     """
-    from rich.console import Console
-
+    import jdnas
     from jdnas.cli.tables import targets_table
 
-    Console().print(targets_table(files or []))
+    rows = jdnas.targets(files or [])
+    Output(as_json=as_json).result(rows, targets_table(rows))
 
 
 @app.command("import-conv-library")
@@ -88,17 +76,13 @@ def import_conv_library(
 
     Example: jdnas latency import-conv-library conv_data.out.fp16.xz --target v100-trt --licence Apache-2.0
     """
-    from latency.conv_library import read_conv_library
-    from latency.prior_fit import fit_prior
-    from latency.targets import load_target
+    import jdnas
 
-    where = load_target(target)
-    library = read_conv_library(file, batch=where.batch)
-    prior = fit_prior(library, where, source=source, licence=licence, keep_rows=not coefficients_only)
-    path = out or where.prior_path
-    prior.save(path)
-    left = f"{library.failed} failed ones (-1) and {library.other_batches} of other batches left out"
-    print(f"{len(library.rows)} rows of batch {library.batch} ({left}); on rows not fitted to: mean error {100 * prior.error.mape:.1f} %, "
+    path, prior, read = jdnas.import_conv_library(
+        file, target, source=source, licence=licence, coefficients_only=coefficients_only, out=out
+    )  # fmt: skip
+    left = f"{read['failed']} failed ones (-1) and {read['other_batches']} of other batches left out"
+    print(f"{read['rows']} rows of batch {read['batch']} ({left}); on rows not fitted to: mean error {100 * prior.error.mape:.1f} %, "
           f"median {100 * prior.error.median:.1f} %; {path}")  # fmt: skip
 
 
@@ -109,16 +93,18 @@ def prepare(
     engines: Annotated[int, typer.Option(min=0, help="As for measure.")] = 24,
     count: Annotated[int, typer.Option(min=3, help="As for validate.")] = 50,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Export the engines that measure and validate will need, and measure nothing: this part needs no quiet machine.
 
     Example: jdnas latency prepare engines/ --base r18 --base lite0 --jobs 2
     """
-    from jdnas.pipeline.tables import Space, prepare_for
+    import jdnas
 
-    space = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir)
-    with _bar("exports") as progress:
-        folder = prepare_for(target, space, engines=engines, count=count, jobs=jobs, progress=progress)
+    folder = jdnas.prepare_latency(
+        engines_dir, target, bases=base or ["r18"], preset=preset, sizes=size or [], engines=engines, count=count, jobs=jobs, quiet=quiet,
+        console=Output(quiet).console,
+    )  # fmt: skip
     print(f"engines in {folder}")
 
 
@@ -128,18 +114,22 @@ def measure(
     budget: Annotated[str, typer.Option(help="Time to spend, such as 30m, 90s or 15 (minutes).")] = "15m",
     engines: Annotated[int, typer.Option(min=0, help="Whole engines that correct the sum of blocks.")] = 24,
     out: Annotated[Path | None, typer.Option(help="Table file; default: this user's table of the target.")] = None,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Measure a latency table for the search spaces of some bases on this machine; run it again to go on.
 
     Example: jdnas latency measure --target cpu-ort --base r18 --base lite0 --budget 20m
     """
-    from jdnas.pipeline.tables import Space, measure_for
+    import jdnas
 
-    space, seconds = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir), _seconds(budget)
-    with _bar(budget) as progress:
-        path, table = measure_for(target, space, seconds, engines=engines, out=out, progress=progress)
+    output = Output(quiet, as_json)
+    path, table = jdnas.measure_latency(
+        target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, seconds=_seconds(budget), engines=engines,
+        out=out, quiet=quiet, console=output.console,
+    )  # fmt: skip
     _say_disturbed(table.provenance)
-    print(f"{len(table.blocks)} blocks and {len(table.engines)} engines in {path}")
+    facts = {"table": str(path), "blocks": len(table.blocks), "engines": len(table.engines), "provenance": table.provenance}
+    output.result(facts, f"{len(table.blocks)} blocks and {len(table.engines)} engines in {path}")
 
 
 @app.command()
@@ -149,23 +139,23 @@ def validate(
     budget: Annotated[str, typer.Option(help="Time to spend, such as 10m.")] = "10m",
     table: Annotated[Path | None, typer.Option(help="Table to validate; default: the one that a search would use.")] = None,
     out: Annotated[Path, typer.Option(help="JSON file for the result; a scatter plot goes beside it as .svg.")] = Path("validation.json"),
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Hold predictions against random students measured whole, none of which the table was fitted to.
 
     Example: jdnas latency validate --target cpu-ort --base r18 --base lite0 --count 50
     """
-    from rich.console import Console
-
+    import jdnas
     from jdnas.cli.tables import validation_table
-    from jdnas.pipeline.tables import Space, validate_for
     from jdnas.report.scatter import write_scatter
 
-    space, seconds = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir), _seconds(budget)
-    with _bar(budget) as progress:
-        result = validate_for(target, space, count, seconds, table=table, out=out, progress=progress)
+    output = Output(quiet, as_json)
+    result = jdnas.validate_latency(
+        target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, count=count, seconds=_seconds(budget),
+        table=table, out=out, quiet=quiet, console=output.console,
+    )  # fmt: skip
     _say_disturbed(result.provenance)
-    Console().print(validation_table(result))
-    print(f"{out}, {write_scatter(result.to_dict(), out.with_suffix('.svg'))}")
+    output.result(result.to_dict(), validation_table(result), f"{out}, {write_scatter(result.to_dict(), out.with_suffix('.svg'))}")
 
 
 @app.command()
@@ -175,20 +165,24 @@ def adapt(
     engines: Annotated[int, typer.Option(min=1, max=20, help="Whole engines to measure on this device.")] = 12,
     budget: Annotated[str, typer.Option(help="Time to spend, such as 5m.")] = "10m",
     out: Annotated[Path | None, typer.Option(help="Table file; default: this user's table of the target.")] = None,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Make a table of this device from another device's, with at most 20 engines measured here.
 
     Example: jdnas latency adapt other_machine.json --target my_board.yaml --engines 12
     """
-    from jdnas.pipeline.tables import Space, adapt_for
+    import jdnas
     from latency.predictor import Predictor
 
-    space, seconds = Space(tuple(base or ["r18"]), preset, tuple(size or []), engines_dir), _seconds(budget)
-    with _bar(budget) as progress:
-        path, table = adapt_for(source, target, space, engines, seconds, out=out, progress=progress)
+    output = Output(quiet, as_json)
+    path, table = jdnas.adapt_latency(
+        source, target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, engines=engines,
+        seconds=_seconds(budget), out=out, quiet=quiet, console=output.console,
+    )  # fmt: skip
     error = Predictor(table).correction.error
-    print(f"{len(table.blocks)} blocks of {source}, {len(table.engines)} engines measured here; mean error on engines left out "
-          f"{100 * error:.1f} %; {path}")  # fmt: skip
+    facts = {"table": str(path), "blocks": len(table.blocks), "engines": len(table.engines), "error_on_engines_left_out": error}
+    said = f"{len(table.blocks)} blocks of {source}, {len(table.engines)} engines measured here; mean error on engines left out"
+    output.result(facts, f"{said} {100 * error:.1f} %; {path}")
 
 
 @app.command()
@@ -197,16 +191,17 @@ def predict(
     size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")],
     target: TargetName = "cpu-ort",
     rows: Annotated[int, typer.Option(min=0, help="Heaviest blocks to show, with the rows that their answers rest on.")] = 10,
+    as_json: AsJson = False,
 ) -> None:
     """Predict the latency of a detector on a target, with what the answer rests on and how far it may be off.
 
     Example: jdnas latency predict r50 --size 1333x800 --target v100-trt
     """
-    from rich.console import Console
-
+    import jdnas
     from jdnas.cli.tables import prediction_table
 
-    Console().print(prediction_table(model, size, target, rows))
+    found = jdnas.predict_latency(model, size, target)
+    Output(as_json=as_json).result(found, prediction_table(found, rows))
 
 
 @app.command()
@@ -214,16 +209,20 @@ def repeat(
     engines: Annotated[list[Path], typer.Argument(help="Exported detectors.")], target: TargetName = "cpu-ort",
     times: Annotated[int, typer.Option(min=2, help="Fresh processes for each engine.")] = 10,
     seconds: Annotated[float, typer.Option(min=0.01, help="Time for each process.")] = 2.0,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Measure engines again and again in fresh processes, in turns, and print how far their medians spread.
 
     Example: jdnas latency repeat runs/demo/student/student.onnx --times 10
     """
-    from latency.repeatability import repeat as run
+    import jdnas
 
-    for one in run(engines, target, times=times, seconds=seconds):
-        medians = ", ".join(f"{ms:.2f}" for ms in one.medians_ms)
-        print(f"{one.engine}: spread of {times} medians {100 * one.spread:.1f} %; ms: {medians}")
+    results = jdnas.repeat_latency(engines, target, times=times, seconds=seconds)
+    lines = [
+        f"{one.engine}: spread of {times} medians {100 * one.spread:.1f} %; ms: {', '.join(f'{ms:.2f}' for ms in one.medians_ms)}"
+        for one in results
+    ]
+    Output(as_json=as_json).result([asdict(one) | {"spread": one.spread} for one in results], *lines)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)

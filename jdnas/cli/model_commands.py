@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jdnas.errors import ConfigError
+from jdnas.cli.output import AsJson, Output, Quiet
 
 Model = Annotated[
     Path,
@@ -27,56 +27,54 @@ def export(
     size: Size = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
     triton: Annotated[Path | None, typer.Option(help="Also put the engine into this model repository of Triton Inference Server.")] = None,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Export a detector to ONNX with static shapes and compare it with PyTorch; or write a state dict that torchvision loads.
 
     Example: jdnas export runs/demo/student/student.safetensors --out student_b4.onnx --batch 4 --triton repository
     """
-    from jdnas.pipeline.single import export_for_triton, export_model
+    from jdnas.api import export as run
 
-    if triton is not None:
-        print(export_for_triton(model, out, triton, size, batch))
-    elif out is not None:
-        print(export_model(model, out, size, batch))
-    else:
-        raise ConfigError("give the file to write with --out, or for an engine that there is already a folder with --triton")
+    output = Output(quiet, as_json)
+    said = run(model, out, size=size, batch=batch, triton=triton, quiet=quiet, console=output.console)
+    files = {"out": None if out is None else str(out), "triton": None if triton is None else str(triton)}
+    output.result(files | {"message": said}, said)
 
 
 def evaluate(
     model: Model, data: Data, split: Annotated[str, typer.Option(help="train or val.")] = "val", size: Size = None,
     runtime: Runtime = "ort-cpu",
-    out: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the metrics to this JSON file.")] = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Print the COCO metrics of a detector or engine on a data set.
+    """Print the COCO metrics of a detector or engine on a data set as JSON; progress goes to stderr.
 
     Example: jdnas eval runs/demo/student/student.onnx --data my_data
     """
-    import json
+    from jdnas.api import evaluate as run
 
-    from jdnas.pipeline.single import evaluate_model
-
-    metrics = evaluate_model(model, Path(data), split, size, runtime)
-    text = json.dumps(metrics.to_dict(), indent=1)
-    print(text)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + "\n")
+    output = Output(quiet, as_json=True)
+    output.result(run(model, data, split=split, size=size, runtime=runtime, out=out, quiet=quiet, console=output.console).to_dict())
 
 
 def predict(
-    model: Model, images: Annotated[list[Path], typer.Argument(help="Images or folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder for drawn images and detections.json.")] = Path("predictions"),
+    model: Model, images: Annotated[list[Path], typer.Argument(help="Images, videos, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for drawn images and videos, and detections.json.")] = Path("predictions"),
     score: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is kept.")] = 0.3, size: Size = None,
     runtime: Runtime = "ort-cpu",
+    every: Annotated[int, typer.Option(min=1, help="Look at every so many frames of a video.")] = 1,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Detect objects in images; write them drawn, and as COCO results.
+    """Detect objects in images and videos; write them drawn, and all detections as a COCO document.
 
-    Example: jdnas predict runs/demo/student/student.onnx photos/ --out found
+    Example: jdnas predict runs/demo/student/student.onnx photos/ clip.mp4 --out found --every 5
     """
-    from jdnas.pipeline.single import predict_images
+    from jdnas.api import predict as run
 
-    done, skipped = predict_images(model, images, out, score, size, runtime)
-    print(f"{done} images drawn to {out}, detections in {out / 'detections.json'}" + (f"; skipped {', '.join(skipped)}" if skipped else ""))
+    output = Output(quiet, as_json)
+    done = run(model, images, out=out, score=score, size=size, runtime=runtime, every=every, quiet=quiet, console=output.console)
+    frames = f" and {done.frames} video frames" if done.frames else ""
+    skipped = f"; skipped {', '.join(done.skipped)}" if done.skipped else ""
+    output.result(done.to_dict(), f"{done.images} images{frames} drawn to {out}, {done.detections} detections in {done.json}{skipped}")
 
 
 def import_weights(
@@ -93,50 +91,43 @@ def import_weights(
 
     Example: jdnas import model_final.pth --config config.yaml --out base
     """
-    from jdnas.pipeline.weights import import_weights as run
+    from jdnas.api import import_weights as run
 
     print("\n".join(run(file, out, config=config, norm_eps=norm_eps)))
 
 
 def complexity(
-    base: Annotated[str, typer.Argument(help="A base's name, or a detector's .json file.")],
+    base: Annotated[str, typer.Argument(help="A base's name, or a weight file; a .json of jdnas does without its weights.")],
     size: Annotated[str, typer.Option(help="Input as WIDTHxHEIGHT.")] = "1333x800",
     classes: Annotated[int, typer.Option(min=1, help="Foreground classes of a named base.")] = 80,
+    as_json: AsJson = False,
 ) -> None:
     """Print multiply-adds per part and the parameters of a detector.
 
     Example: jdnas complexity r50 --size 1333x800
     """
-    from rich.console import Console
-
+    from jdnas.api import complexity as run
     from jdnas.cli.tables import complexity_table
-    from jdnas.presets import preset
-    from jdnas.sizes import size_hw_from_text
-    from jdnas.spec import DetectorSpec
 
-    if base.endswith(".json"):
-        from jdnas.training.checkpoint import read_json
-
-        spec = DetectorSpec.from_dict(read_json(Path(base)).get("spec", {}))
-    else:
-        spec = preset(base, classes)
-    Console().print(complexity_table(base, spec, size_hw_from_text(size)))
+    found = run(base, size=size, classes=classes)
+    Output(as_json=as_json).result(found, complexity_table(found))
 
 
-def bases() -> None:
+def bases(as_json: AsJson = False) -> None:
     """List the base detectors with their complexity at 1333x800.
 
     Example: jdnas bases
     """
-    from jdnas.models.complexity import multiply_adds, parameters
-    from jdnas.presets import EXTRAS, NAMES, preset
+    from jdnas.api import bases as run
 
-    for name in NAMES:
-        spec = preset(name, 80)
-        depths = "-".join(map(str, spec.depths))
-        size = f"{multiply_adds(spec, (800, 1333)) / 1e9:7.1f} GMAC {parameters(spec) / 1e6:6.1f} M"
-        print(f"{name:16s} {spec.family:18s} depths {depths:16s} {size}")
-    print(f"Each takes extras, as in r101-cascade or x101_32x4d-dcn-cascade: {', '.join(EXTRAS)} (dcn and mdcn on bottleneck families)")
+    found = run()
+    lines = [
+        f"{name:16s} {row['family']:18s} depths {'-'.join(map(str, row['depths'])):16s} {row['flops_g']:7.1f} GMAC {row['params_m']:6.1f} M"
+        for name, row in found.items()
+    ]
+    extras = ", ".join(next(iter(found.values()))["extras"])
+    note = f"Each takes extras, as in r101-cascade or x101_32x4d-dcn-cascade: {extras} (dcn and mdcn on bottleneck families)"
+    Output(as_json=as_json).result(found, "\n".join([*lines, note]))
 
 
 def register(app: typer.Typer) -> None:

@@ -2,16 +2,14 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from jdnas.config import RunConfig
+from jdnas.cli.output import AsJson, Output, Quiet
 
 Base = Annotated[str | None, typer.Option(help="Base detector: r18, r34, r50, r101, r152, lite0 (`jdnas bases` describes them).")]
 TargetName = Annotated[str | None, typer.Option(help="Target device and runtime, e.g. cpu-ort (`jdnas latency targets`), or a YAML file.")]
@@ -39,110 +37,101 @@ Schedule = Annotated[str | None, typer.Option(help="Training schedule by name: 1
 Devices = Annotated[int, typer.Option(help="Devices of this machine that train together; more than 1 needs the extra `distributed`.")]
 Nodes = Annotated[int, typer.Option(help="Machines that train together; start the same command on each.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir (or begin it if it is not there).")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
-def _config(
-    preset: str | None, overrides: list[str] | None, resumed: Path | None = None, schedule: str | None = None, **given: Any
-) -> "RunConfig":
-    """Resolve the settings; without a preset, those of the run in the folder `resumed` come first, if there is one."""
-    from jdnas.config import DEFAULT_PRESET, merge, parse_overrides, resolve, resolve_kept, scheduled
+def overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """Return what `--set` options say as nested settings."""
+    from jdnas.config import parse_overrides
 
-    chosen = parse_overrides(overrides or []) | {key: value for key, value in given.items() if value is not None}
-    chosen = merge(scheduled(schedule), chosen)
-    if preset is None and resumed is not None and (resumed / "config.yaml").is_file():
-        return resolve_kept(resumed / "config.yaml", chosen)
-    return resolve(preset or DEFAULT_PRESET, chosen)
+    return parse_overrides(pairs or [])
 
 
-def _goals(override: list[str] | None, trials: int | None, max_latency_ms: float | None, min_ap: float | None) -> list[str]:
-    """Add the options of the search to the overrides; they are short forms of settings."""
-    goals = {"search.trials": trials, "search.max_cost": max_latency_ms, "search.min_ap": min_ap}
-    latency = [] if max_latency_ms is None else ["cost=latency"]
-    return [*(override or []), *latency, *(f"{key}={value}" for key, value in goals.items() if value is not None)]
-
-
-def _run(run_dir: Path, work: Callable[["Console"], None]) -> None:
-    """Do the work of a command; an interruption says how to continue and exits with 130."""
-    from rich.console import Console
-
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Let an interruption say how to continue, and exit with 130."""
     try:
-        work(Console())
+        yield
     except KeyboardInterrupt:
-        print(f"\nstopped; nothing that was finished is lost. Continue with: {_resume_command(run_dir)}", file=sys.stderr)
+        print(f"\nstopped; nothing that was finished is lost. Continue with: {_resume_command()}", file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-def _resumed(run_dir: Path, resume: bool) -> Path | None:
-    return run_dir if resume else None
 
 
 def _command() -> str:
     return shlex.join(["jdnas", *sys.argv[1:]])
 
 
-def _resume_command(run_dir: Path) -> str:
+def _resume_command() -> str:
     return _command() if "--resume" in sys.argv else f"{_command()} --resume"
 
 
 def optimize(
     base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/optimize"),
     weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None, min_ap: MinAp = None, seed: Seed = None,
-    device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
+    device: Device = None, override: Override = None, resume: Resume = False,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Do the whole job: train the base and the teacher pool, search, export, check, benchmark, report.
 
     Example: jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir runs/demo
     """
-    settings = _goals(override, trials, max_latency_ms, min_ap)
-    config = _config(
-        preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
-    )
+    import jdnas
+    from jdnas.cli.tables import summary_table
 
-    def work(console: "Console") -> None:
-        from jdnas.cli.tables import summary_table
-        from jdnas.pipeline.optimize import optimize as run
-
-        summary = run(config, run_dir, resume=resume, console=console, command=_command(), quiet=quiet)
-        if not quiet:
-            console.print(summary_table(summary))
-
-    _run(run_dir, work)
-
-
-def _until(step: str, config: "RunConfig", run_dir: Path, resume: bool, quiet: bool, devices: int = 1, nodes: int = 1) -> None:
-    def work(console: "Console") -> None:
-        from jdnas.pipeline.optimize import run_until
-
-        run_until(step, config, run_dir, resume=resume, console=console, quiet=quiet, devices=devices, nodes=nodes)
-
-    _run(run_dir, work)
+    output, settings = Output(quiet, as_json), overrides(override)
+    with resumable():
+        run = jdnas.optimize(
+            base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
+            max_latency_ms=max_latency_ms, min_ap=min_ap, seed=seed, device=device, settings=settings, resume=resume, quiet=quiet,
+            console=output.console, command=_command(),
+        )  # fmt: skip
+    if as_json or not quiet:
+        output.result(run.summary, summary_table(run.summary))
 
 
 def train(
     base: Base = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/train"), weights: Weights = None,
     schedule: Schedule = None, devices: Devices = 1, nodes: Nodes = 1, seed: Seed = None, device: Device = None,
-    override: Override = None, resume: Resume = False, quiet: Quiet = False,
+    override: Override = None, resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train and evaluate the base detector alone, on one device or several.
 
     Example: jdnas train --base lite0 --data my_data --schedule 2x+ms --devices 8
     """
-    config = _config(preset, override, _resumed(run_dir, resume), schedule, base=base, data=data, weights=weights, seed=seed, device=device)
-    _until("base", config, run_dir, resume, quiet, devices, nodes)
+    import jdnas
+
+    output = Output(quiet, as_json)
+    with resumable():
+        run = jdnas.train(
+            base=base, data=data, preset=preset, run_dir=run_dir, weights=weights, schedule=schedule, devices=devices, nodes=nodes,
+            seed=seed, device=device, settings=overrides(override), resume=resume, quiet=quiet, console=output.console,
+        )  # fmt: skip
+    _say_status(output, run)
+
+
+def _say_status(output: Output, run: Any) -> None:
+    """Print how far a run is, where JSON was asked for; people have read it on the way."""
+    if output.as_json:
+        output.result(run.status())
 
 
 def teacher_train(
     base: Base = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/teacher"), weights: Weights = None,
     devices: Devices = 1, nodes: Nodes = 1, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False,
-    quiet: Quiet = False,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train the elastic teacher pool (and the base it grows from, if it is not there), on one device or several.
 
     Example: jdnas teacher train --base r18 --data shapes --run-dir runs/pool
     """
-    config = _config(preset, override, _resumed(run_dir, resume), base=base, data=data, weights=weights, seed=seed, device=device)
-    _until("pool", config, run_dir, resume, quiet, devices, nodes)
+    import jdnas
+
+    output = Output(quiet, as_json)
+    with resumable():
+        run = jdnas.train_pool(
+            base=base, data=data, preset=preset, run_dir=run_dir, weights=weights, devices=devices, nodes=nodes, seed=seed, device=device,
+            settings=overrides(override), resume=resume, quiet=quiet, console=output.console,
+        )  # fmt: skip
+    _say_status(output, run)
 
 
 def teacher_space(
@@ -153,17 +142,18 @@ def teacher_space(
 
     Example: jdnas teacher space --base r50 --samples 3
     """
-    from rich.console import Console
-
+    import jdnas
     from jdnas.cli.tables import space_table
 
-    Console().print(space_table(_config(preset, override, base=base), samples, seed or 0))
+    space, config = jdnas.pool_space(base=base, preset=preset, settings=overrides(override))
+    Output().result(None, space_table(space, len(config.data_settings.long_sides), samples, seed or 0))
 
 
 def search_run(
     context: typer.Context, base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None,
     run_dir: RunDir = Path("runs/search"), weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None,
-    min_ap: MinAp = None, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False,
+    min_ap: MinAp = None, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Search student-teacher pairs (training base and pool first, if they are not there).
 
@@ -171,23 +161,31 @@ def search_run(
     """
     if context.invoked_subcommand is not None:
         return
-    settings = _goals(override, trials, max_latency_ms, min_ap)
-    config = _config(
-        preset, settings, _resumed(run_dir, resume), base=base, target=target, data=data, weights=weights, seed=seed, device=device
-    )
-    _until("search", config, run_dir, resume, quiet)
+    import jdnas
+
+    output = Output(quiet, as_json)
+    with resumable():
+        run = jdnas.search_students(
+            base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
+            max_latency_ms=max_latency_ms, min_ap=min_ap, seed=seed, device=device, settings=overrides(override), resume=resume,
+            quiet=quiet, console=output.console,
+        )  # fmt: skip
+    _say_status(output, run)
 
 
-def search_status(run: Annotated[Path, typer.Argument(help="Run folder.")], top: Annotated[int, typer.Option(min=1)] = 5) -> None:
+def search_status(
+    run: Annotated[Path, typer.Argument(help="Run folder.")], top: Annotated[int, typer.Option(min=1, help="Pairs to show.")] = 5,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Print the best pairs of a running or finished search.
 
     Example: jdnas search status runs/demo
     """
-    from rich.console import Console
-
+    import jdnas
     from jdnas.cli.tables import status_table
 
-    Console().print(status_table(run, top))
+    found = jdnas.search_status(run, top=top)
+    Output(as_json=as_json).result(found, status_table(found))
 
 
 def report(run: Annotated[Path, typer.Argument(help="Run folder with a summary.json.")]) -> None:
@@ -195,9 +193,9 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder with a summary.j
 
     Example: jdnas report runs/demo
     """
-    from jdnas.report.build import write_report
+    import jdnas
 
-    print(write_report(run))
+    print(jdnas.write_report(run))
 
 
 def show_config(preset: Preset = None, override: Override = None) -> None:
@@ -205,9 +203,10 @@ def show_config(preset: Preset = None, override: Override = None) -> None:
 
     Example: jdnas config --preset quick --set search.trials=20
     """
+    import jdnas
     from jdnas.config import dump
 
-    print(dump(_config(preset, override)), end="")
+    print(dump(jdnas.resolve_settings(preset=preset, settings=overrides(override))), end="")
 
 
 def register(app: typer.Typer) -> None:

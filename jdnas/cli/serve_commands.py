@@ -25,16 +25,16 @@ def serve(
 
     Example: jdnas serve runs/demo/student/student.onnx base=runs/demo/base/base.onnx --port 8000
     """
+    from jdnas.api.serving import serve_engines
     from jdnas.serve.limits import MIB, Limits
     from jdnas.serve.server import ServeSettings
-    from jdnas.serve.server import serve as run
 
     limits = Limits(json_bytes=max_json_mib * MIB, pixels=round(max_megapixels * 1e6), timeout_s=timeout_s, queue=queue)
     settings = ServeSettings(
         host=host, port=port, runtime=runtime, threads=threads, delay_s=delay_ms / 1000, images=images,
         body_bytes=None if max_body_mib is None else max_body_mib * MIB, limits=limits,
     )  # fmt: skip
-    run(artifacts, settings, lambda line: print(line, flush=True))
+    serve_engines(artifacts, settings=settings, say=lambda line: print(line, flush=True))
 
 
 def register(app: typer.Typer) -> None:

@@ -1,14 +1,12 @@
 """Commands of the student: its actions, and pruning alone."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from jdnas.cli.run_commands import Device, Override, Preset, Quiet, Seed, TargetName
-
-if TYPE_CHECKING:
-    from jdnas.config import RunConfig
+from jdnas.cli.output import AsJson, Output, Quiet
+from jdnas.cli.run_commands import Device, Override, Preset, Seed, TargetName, overrides
 
 app = typer.Typer(no_args_is_help=True)
 Spec = Annotated[str, typer.Argument(help="A base's name (`jdnas bases`), or a weight file.")]
@@ -19,30 +17,24 @@ Canvas = Annotated[str | None, typer.Option(help="Input canvas as WIDTHxHEIGHT; 
 PAPER_SIZE = "1333x800"
 
 
-def _settings(preset: str | None, overrides: list[str] | None, **given: Any) -> "RunConfig":
-    from jdnas.config import DEFAULT_PRESET, parse_overrides, resolve
-
-    return resolve(preset or DEFAULT_PRESET, parse_overrides(overrides or []) | {k: v for k, v in given.items() if v is not None})
-
-
 @app.command()
 def actions(
     spec: Spec, generation: Generation = 0, target: TargetName = None, preset: Preset = None, override: Override = None,
-    classes: Classes = 80, size: Size = PAPER_SIZE,
+    classes: Classes = 80, size: Size = PAPER_SIZE, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """List the legal actions of a student, and how likely each is.
 
     Example: jdnas student actions r50 --preset deploy --generation 10
     """
-    from rich.console import Console
+    from jdnas.api import complexity, student_actions
+    from jdnas.cli.tables import actions_table
 
-    from jdnas.cli.specs import spec_of
-    from jdnas.cli.student_tables import actions_table
-    from jdnas.sizes import size_hw_from_text
-
-    student = spec_of(spec, classes)
-    rules = _settings(preset, override, target=target).action_rules(student)
-    Console().print(actions_table(spec, student, rules, generation, size_hw_from_text(size)))
+    settings = overrides(override)
+    choices = student_actions(spec, generation=generation, target=target, preset=preset, settings=settings, classes=classes)
+    data = [choice.action.to_dict() | {"what": choice.what, "chance": choice.chance} for choice in choices]
+    cost = complexity(spec, size=size, classes=classes)["flops_g"]
+    title = f"{spec}: {cost:.1f} GMAC; {len(choices)} legal actions at generation {generation}"
+    Output(as_json=as_json).result(data, actions_table(title, choices))
 
 
 @app.command()
@@ -59,26 +51,18 @@ def sample(
     Example: jdnas student sample runs/demo/base/base.safetensors --count 3 --apply
     """
     import json
-    import random
 
-    from jdnas.cli.specs import weights_of
-    from jdnas.sizes import size_hw_from_text
-    from jdnas.student.actions import sample_action
+    from jdnas.api import sample_actions
 
-    student, state = weights_of(spec, classes)
-    rules = _settings(preset, override, target=target).action_rules(student)
-    rng, size_hw = random.Random(seed or 0), size_hw_from_text(size)
-    for number in range(count):
-        action = sample_action(student, rng, generation + number * apply, rules)
-        if action is None:
-            print("no action is legal")
-            return
-        print(json.dumps(action.to_dict()))
-        if apply:
-            from jdnas.cli.student_tables import applied
-
-            state, student, lines = applied(student, state, action, rules, (seed or 0) + number, size_hw)
-            print("\n".join(f"  {line}" for line in lines))
+    drawn = 0
+    for action, words in sample_actions(
+        spec, count=count, apply=apply, generation=generation, target=target, preset=preset, settings=overrides(override), seed=seed or 0,
+        classes=classes, size=size,
+    ):  # fmt: skip
+        print("\n".join([json.dumps(action), *(f"  {line}" for line in words)]))
+        drawn += 1
+    if drawn < count:
+        print("no action is legal")
 
 
 @app.command()
@@ -87,10 +71,9 @@ def explain(before: Spec, after: Spec, classes: Classes = 80) -> None:
 
     Example: jdnas student explain runs/demo/base/base.json runs/demo/student/student.json
     """
-    from jdnas.cli.specs import spec_of
-    from jdnas.student.explain import explain as difference
+    from jdnas.api import explain as difference
 
-    print("\n".join(difference(spec_of(before, classes), spec_of(after, classes))))
+    print("\n".join(difference(before, after, classes=classes)))
 
 
 def prune(
@@ -102,7 +85,7 @@ def prune(
     finetune_epochs: Annotated[float, typer.Option(min=0, help="Epochs of training after pruning.")] = 3.0,
     size: Canvas = None,
     target: TargetName = None, preset: Preset = None, override: Override = None, seed: Seed = None, device: Device = None,
-    quiet: Quiet = False,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Prune a trained detector and fine-tune it: channels by their batch norm gammas, ranked over the whole backbone.
 
@@ -110,16 +93,15 @@ def prune(
 
     Example: jdnas prune --weights runs/demo/base/base.safetensors --data my_data --ratio 0.3 --finetune-epochs 3
     """
-    from rich.console import Console
+    from jdnas.api import prune as run
+    from jdnas.pipeline.prune import report_line
 
-    from jdnas.pipeline.prune import prune as run
-    from jdnas.pipeline.prune import prune_action, report_line
-
-    config = _settings(preset, override, data=data, target=target, weights=str(weights), seed=seed, device=device)
-    report = run(
-        config, weights, out, action=prune_action(kind, ratio), epochs=finetune_epochs, size=size, console=Console(), quiet=quiet
+    output = Output(quiet, as_json)
+    done = run(
+        weights, data, out=out, ratio=ratio, kind=kind, finetune_epochs=finetune_epochs, size=size, target=target, preset=preset, seed=seed,
+        device=device, settings=overrides(override), quiet=quiet, console=output.console,
     )  # fmt: skip
-    print(f"{out}: {report_line(report)}")
+    output.result(done.record | {"out": str(out)}, f"{out}: {report_line(done.record)}")
 
 
 def register(root: typer.Typer) -> None:

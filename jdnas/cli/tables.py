@@ -1,21 +1,19 @@
 """Tables that commands print."""
 
 import random
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
-from jdnas.config import RunConfig
-from jdnas.models.complexity import multiply_adds, parameters, parameters_per_part, per_part
-from jdnas.spec import DetectorSpec
+from jdnas.models.complexity import multiply_adds, parameters
 
 if TYPE_CHECKING:
+    from jdnas.api.students import Choice
     from jdnas.pipeline.pool_quality import SubnetQuality
+    from jdnas.teacher.space import SubnetSpace
     from latency.validation import Validation
 
-_CLASSES = 80
 PAPER_SIZE_HW = (800, 1333)
 
 
@@ -38,44 +36,34 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def status_table(run: Path, top: int) -> Table:
-    """Return the best pairs of a run's study; a CheckpointError says that there is none."""
-    from jdnas.config import resolve_kept
-    from jdnas.pipeline.run_folder import RunFolder
-    from jdnas.pipeline.speed import cost_name
-    from jdnas.search.study import SearchStudy
-
-    folder = RunFolder(run)
-    with SearchStudy.load(folder.study_url) as study:
-        history, settings = study.history, study.settings
-    cost = cost_name(resolve_kept(folder.config_file, {})) if folder.config_file.is_file() else "cost"
-    rate = len(history) / history.seconds * 3600 if history.seconds else 0.0
-    done = max(0, len(history) - 1)
-    left = (settings.trials - done) / rate if rate else 0.0
-    title = f"{done} of {settings.trials} candidates, {rate:.0f} an hour, at most {left:.1f} h left"
+def status_table(found: dict[str, Any]) -> Table:
+    """Return the best pairs of a run's search (`jdnas.pipeline.status.search_status`)."""
+    left = found["hours_left"] or 0.0
+    title = f"{found['done']} of {found['trials']} candidates, {found['per_hour']:.0f} an hour, at most {left:.1f} h left"
     table = Table(title=title, title_justify="left")
-    for column in ("candidate", "parent", "change", "AP", "size (h x w)", cost.replace("_", " "), "score H"):
+    for column in ("candidate", "parent", "change", "AP", "size (h x w)", found["cost_name"].replace("_", " "), "score H"):
         table.add_column(column, justify="right")
-    for trial in history.top_k(top):
+    for row in found["best"]:
         table.add_row(
-            str(trial.number),
-            str(trial.parent),
-            trial.candidate.change,
-            f"{trial.ap:.3f}",
-            str(trial.size),
-            f"{trial.cost:.4g}",
-            f"{trial.score:.4f}",
-        )
+            str(row["number"]), str(row["parent"]), row["change"], f"{row['ap']:.3f}", row["size"], f"{row['cost']:.4g}",
+            f"{row['score']:.4f}",
+        )  # fmt: skip
     return table
 
 
-def space_table(config: RunConfig, samples: int, seed: int) -> Table:
-    """Return the size of the subnet space and some subnets."""
-    from jdnas.pipeline.context import base_spec_of
-    from jdnas.teacher.space import make_space
+def actions_table(title: str, choices: "list[Choice]") -> Table:
+    """Return the legal actions of a student and the chance of each."""
+    table = Table(title=title, title_justify="left")
+    for column in ("kind", "what"):
+        table.add_column(column)
+    table.add_column("chance", justify="right")
+    for choice in choices:
+        table.add_row(choice.action.kind, choice.what, f"{100 * choice.chance:.1f} %")
+    return table
 
-    space = make_space(base_spec_of(config, 80, config.model.anchor_reference), config.pool)
-    resolutions = len(config.data_settings.long_sides)
+
+def space_table(space: "SubnetSpace", resolutions: int, samples: int, seed: int) -> Table:
+    """Return the size of the subnet space and some subnets."""
     ranges = ", ".join(f"{low} to {high}" for low, high in zip(space.min_depths, space.max_depths, strict=True))
     elastic = "the stem, every stage and the neck" if space.has_elastic_stem else "every stage and the neck"
     title = (
@@ -95,19 +83,14 @@ def space_table(config: RunConfig, samples: int, seed: int) -> Table:
     return table
 
 
-def targets_table(files: list[Path]) -> Table:
+def targets_table(rows: list[dict[str, Any]]) -> Table:
     """Return all targets: what each is, what is known of its latencies, and whether engines can be timed on this machine."""
-    from latency.here import standing
-    from latency.sources import knowledge
-    from latency.targets import known, load_target
-
     table = Table(title="Targets", title_justify="left", box=SIMPLE)
     for column in ("target", "device", "runs on", "known", "this machine"):
         table.add_column(column, overflow="fold")
-    for target in [*map(load_target, known()), *map(load_target, files)]:
-        here = standing(target)
-        runs = f"{target.runtime} {target.precision}" + (f", batch {target.batch}" if target.batch > 1 else "")
-        table.add_row(target.name, target.device, runs, knowledge(target), "yes" if here.measurable else here.why)
+    for row in rows:
+        runs = f"{row['runtime']} {row['precision']}" + (f", batch {row['batch']}" if row["batch"] > 1 else "")
+        table.add_row(row["name"], row["device"], runs, row["known"], "yes" if row["this_machine"] else row["why_not"])
     return table
 
 
@@ -137,42 +120,32 @@ def validation_table(result: "Validation") -> Table:
     return table
 
 
-def prediction_table(model: str, size: str, target_name: str, rows: int) -> Table:
-    """Return a predicted latency, what it rests on, and the heaviest blocks or parts behind it."""
-    from jdnas.cli.specs import spec_of
-    from jdnas.sizes import size_hw_from_text
-    from latency.sources import PriorSource, TableSource, open_source
-    from latency.targets import load_target
-
-    source = open_source(load_target(target_name))
-    spec, size_hw = spec_of(model, _CLASSES), size_hw_from_text(size)
-    title = f"{model} at {size} on {target_name}: {source.latency_ms(spec, size_hw):.3f} ms, {source.label}; {source.error_words()}"
+def prediction_table(found: dict[str, Any], rows: int) -> Table:
+    """Return a predicted latency, what it rests on, and the heaviest blocks or parts behind it (`jdnas.api.predict_latency`)."""
+    title = f"{found['model']} at {found['size']} on {found['target']}: {found['latency_ms']:.3f} ms, {found['label']}; {found['error']}"
     table = Table(title=title, title_justify="left", box=SIMPLE)
-    if isinstance(source, PriorSource):
+    if "parts" in found:
         table.add_column("part")
         table.add_column("ms", justify="right")
-        for part, latency_ms in source.parts_ms(spec, size_hw).items():
+        for part, latency_ms in found["parts"].items():
             table.add_row(part, f"{latency_ms:.3f}")
-    elif isinstance(source, TableSource):
+    elif "blocks" in found:
         for column in ("block", "times", "ms each", "source", "rows of the table"):
             table.add_column(column, overflow="fold")
-        for line in source.predictor.explain(spec, size_hw)[:rows]:
-            used = "; ".join(" ".join(map(str, row.sizes)) for row in line.rows)
-            table.add_row(f"{line.block.family} {' '.join(map(str, line.block.sizes))}", str(line.count), f"{line.latency_ms:.4f}",
-                          line.source, used)  # fmt: skip
+        for row in found["blocks"][:rows]:
+            table.add_row(row["block"], str(row["times"]), f"{row['latency_ms']:.4f}", row["source"], "; ".join(row["rows"]))
     return table
 
 
-def complexity_table(name: str, spec: DetectorSpec, size_hw: tuple[int, int]) -> Table:
-    """Return multiply-adds per part and the parameters of a spec."""
-    total = multiply_adds(spec, size_hw)
-    title = f"{name} at {size_hw[1]}x{size_hw[0]}: {total / 1e9:.2f} GMAC, {parameters(spec) / 1e6:.2f} M parameters"
+def complexity_table(found: dict[str, Any]) -> Table:
+    """Return multiply-adds per part and the parameters of a detector (`jdnas.api.complexity`)."""
+    title = f"{found['model']} at {found['size']}: {found['flops_g']:.2f} GMAC, {found['params_m']:.2f} M parameters"
     table = Table(title=title, title_justify="left")
     table.add_column("part")
     table.add_column("GMAC", justify="right")
     table.add_column("share", justify="right")
     table.add_column("M parameters", justify="right")
-    weights = parameters_per_part(spec)
-    for part, count in per_part(spec, size_hw).items():
-        table.add_row(part, f"{count / 1e9:.2f}", f"{100 * count / total:.1f}%", f"{weights[part] / 1e6:.3f}")
+    for part, row in found["parts"].items():
+        share = 100 * row["flops_g"] / found["flops_g"]
+        table.add_row(part, f"{row['flops_g']:.2f}", f"{share:.1f}%", f"{row['params_m']:.3f}")
     return table

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -18,14 +19,14 @@ __all__ = ["DetectionSet", "Record", "Split", "check_splits", "load_split"]
 _EMBEDDED = "or use the embedded default: --data shapes"
 
 
-def load_split(root: Path, split: Split) -> DetectionSet:
+def load_split(root: Path, split: Split, on_image: Callable[[int, int], None] | None = None) -> DetectionSet:
     """Read `annotations/<split>.json` (or `instances_<split>*.json`) of a folder and check every image that it names.
 
     A folder without them may be one in YOLO or Pascal VOC format (`jdnas.data.layouts`); all that follows holds for it as well.
     Images lie in `images/`, `images/<split>/`, `<split>/` or the folder itself. Category ids are mapped to 1..K in order of id.
     Images that are missing or do not decode, and boxes without area, outside their image or of an unknown category are
     left out, boxes that reach over the edge are clipped, and all of it is counted in `problems`. Crowd regions are kept for
-    evaluation. A DataError says what cannot be used and what to do.
+    evaluation. `on_image` is told how many of how many images were checked. A DataError says what cannot be used and what to do.
     """
     root = Path(root)
     if split not in get_args(Split):
@@ -40,18 +41,32 @@ def load_split(root: Path, split: Split) -> DetectionSet:
     categories = _categories(document["categories"], annotations_path)
     problems: Counter[str] = Counter()
     boxes = _boxes_of_images(document["annotations"], _image_ids(document["images"], annotations_path), problems)
-    images, skipped = _readable_images(document["images"], root, annotations_path, split, problems)
+    images, skipped = _readable_images(document["images"], root, annotations_path, split, problems, on_image)
     labels = {category_id: label for label, category_id in enumerate(categories, start=1)}
-    records = tuple(record(image_id, path, size_hw, boxes.get(image_id, []), labels, problems) for image_id, path, size_hw in images)
+    records, flawed = _records(images, boxes, labels, problems)
     data = DetectionSet(
         name=root.resolve().name, root=root, split=split, classes=tuple(categories.values()), category_ids=tuple(categories),
         records=records, problems={reason: problems[reason] for reason in sorted(problems) if problems[reason]},
-        unreadable=skipped,
+        unreadable=skipped, flawed=flawed,
     )  # fmt: skip
     if not any(len(r.labels) and not r.crowd.all() for r in records):
         found = f" ({data.problem_summary})" if data.problems else ""
         raise DataError(f"{annotations_path} has no usable box on its {len(records)} readable images{found}; annotate some, {_EMBEDDED}")
     return data
+
+
+def _records(
+    images: list[tuple[int, Path, tuple[int, int]]], boxes: dict[int, list[Entry]], labels: dict[int, int], problems: Counter[str]
+) -> tuple[tuple[Record, ...], dict[str, tuple[str, ...]]]:
+    """Return the records, and the names of the images whose boxes are counted in `problems`, by reason."""
+    records, flawed = [], dict[str, list[str]]()
+    for image_id, path, size_hw in images:
+        own: Counter[str] = Counter()
+        records.append(record(image_id, path, size_hw, boxes.get(image_id, []), labels, own))
+        for reason in +own:
+            flawed.setdefault(reason, []).append(path.name)
+        problems.update(own)
+    return tuple(records), {reason: tuple(names) for reason, names in flawed.items()}
 
 
 def check_splits(train: DetectionSet, val: DetectionSet) -> None:
@@ -125,7 +140,12 @@ def _image_ids(entries: list[Entry], path: Path) -> set[int]:
 
 
 def _readable_images(
-    entries: list[Entry], root: Path, annotations_path: Path, split: Split, problems: Counter[str]
+    entries: list[Entry],
+    root: Path,
+    annotations_path: Path,
+    split: Split,
+    problems: Counter[str],
+    on_image: Callable[[int, int], None] | None = None,
 ) -> tuple[list[tuple[int, Path, tuple[int, int]]], tuple[str, ...]]:
     """Return (image id, file, size_hw) of every image that decodes, and the names of the others."""
     tag = annotations_path.stem.removeprefix("instances_")  # train2017, whose images COCO keeps in train2017/
@@ -138,7 +158,11 @@ def _readable_images(
         first = f", for instance {entries[0]['file_name']!r}; looked in {', '.join(names)} under {root}" if entries else ""
         raise DataError(f"{what}{first}; put images into {root / 'images'}, {_EMBEDDED}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sizes = dict(zip(present, pool.map(image_size_hw, present), strict=True))
+        sizes: dict[Path, tuple[int, int] | None] = {}
+        for path, found in zip(present, pool.map(image_size_hw, present), strict=True):
+            sizes[path] = found
+            if on_image is not None:
+                on_image(len(sizes), len(present))
     kept, skipped = [], []
     for entry, path in zip(entries, paths, strict=True):
         size_hw = sizes[path] if path else None

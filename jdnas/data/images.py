@@ -28,7 +28,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             image.load()
-            return np.array(_rgb(ImageOps.exif_transpose(image)))
+            return rgb_pixels(image)
     except Exception as error:  # decoders raise almost anything on damaged files
         raise DataError(f"image {str(path)!r} cannot be read ({_one_line(error)}); repair or remove it") from error
 
@@ -43,7 +43,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
             width, height = image.size
             if width * height <= max_pixels:
                 image.load()
-                return np.array(_rgb(ImageOps.exif_transpose(image)))
+                return rgb_pixels(image)
     except UnidentifiedImageError as error:
         raise DataError(f"the {len(data)} bytes are not an image; send a {' or '.join(UPLOAD_FORMATS)} file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -76,6 +76,11 @@ def _decoded_size_hw(path: Path, mtime_ns: int, size_bytes: int) -> tuple[int, i
     except Exception:  # decoders raise almost anything on damaged files
         return None
     return (width, height) if transposed else (height, width)
+
+
+def rgb_pixels(image: Image.Image) -> Pixels:
+    """Return a picture as RGB `[H, W, 3]` uint8 with its EXIF orientation applied."""
+    return np.array(_rgb(ImageOps.exif_transpose(image)))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -36,7 +36,7 @@ class DetectionSet:
     """One split of a data set; label `i` is `classes[i - 1]`, which the annotation file calls `category_ids[i - 1]`.
 
     problems: how many images and boxes were skipped or corrected, by reason; unreadable: the file names behind
-    `missing_images` and `unreadable_images`.
+    `missing_images` and `unreadable_images`; flawed: the names of the images that have such boxes, by reason.
     """
 
     name: str
@@ -47,6 +47,7 @@ class DetectionSet:
     records: tuple[Record, ...]
     problems: dict[str, int] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
+    flawed: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:

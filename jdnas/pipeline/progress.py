@@ -1,14 +1,16 @@
-"""Progress of a job: one bar over all its steps with an ETA in a terminal, a line now and then in a pipe or CI log."""
+"""Progress of a job: one bar over all its steps with an ETA in a terminal or notebook, a line now and then in a pipe or CI log."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 LOG_EVERY_SECONDS = 20.0
 StepCallback = Callable[[int, float], None]
+CountCallback = Callable[[str, int, int], None]
 
 
 def clock_text(seconds: float) -> str:
@@ -18,11 +20,17 @@ def clock_text(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def shows_bars(console: Console) -> bool:
+    """Tell whether a bar can be redrawn in place: in a terminal, and in a notebook that has widgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 class JobProgress:
     """Work done of work planned, in any unit that is proportional to time; the ETA follows from the speed so far."""
 
     def __init__(self, console: Console, planned: float, *, quiet: bool = False) -> None:
         self.console, self.planned, self.quiet = console, planned, quiet
+        self.live = shows_bars(console) and not quiet
         self.done = 0.0
         self.title = ""
         self.started = self.logged = time.monotonic()
@@ -42,16 +50,15 @@ class JobProgress:
         """Show the bar while the job runs."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
                    TimeElapsedColumn(), TextColumn("ETA {task.fields[eta]}"))  # fmt: skip
-        live = self.console.is_terminal and not self.quiet
-        with Progress(*columns, console=self.console, disable=not live, transient=True) as bar:
+        with Progress(*columns, console=self.console, disable=not self.live, transient=True) as bar:
             self._bar, self._task = bar, bar.add_task("starting", total=self.planned, eta="?")
             yield self
         self._bar = None
 
     def say(self, message: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar; a log gets it in one line, however long it is."""
         if not self.quiet:
-            self.console.print(message, highlight=False)
+            self.console.print(message, highlight=False, soft_wrap=not self.live)
 
     @contextmanager
     def stage(self, title: str, units: float) -> Iterator[None]:
@@ -68,7 +75,7 @@ class JobProgress:
             text = f"{self.title} {note}".strip()
             self._bar.update(self._task, completed=self.done, total=self.planned, description=text, eta=self.eta)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.logged > LOG_EVERY_SECONDS:
+        if not self.live and now - self.logged > LOG_EVERY_SECONDS:
             self.logged = now
             share = 100 * self.done / max(self.planned, 1e-9)
             self.say(f"  {self.title} {note}  {share:.0f}% done, elapsed {clock_text(now - self.started)}, ETA {self.eta}")
@@ -80,3 +87,21 @@ class JobProgress:
     def steps(self, units: float, steps: int) -> StepCallback:
         """Return an `on_step` callback of a training whose `steps` steps amount to `units`."""
         return lambda step, loss: self.advance(units / steps, f"step {step}/{steps} loss {loss:.3f}")
+
+
+@contextmanager
+def counting(console: Console, *, quiet: bool = False) -> Iterator[CountCallback]:
+    """Show how far a step has come whose size is only known while it runs: call with what is done, and how much of how much.
+
+    A new name starts the count and its ETA anew.
+    """
+    progress = JobProgress(console, 1.0, quiet=quiet)
+
+    def count(what: str, done: int, total: int) -> None:
+        if what != progress.title:
+            progress.title, progress.done, progress.started = what, 0.0, time.monotonic()
+        progress.planned = float(max(total, 1))
+        progress.advance(done - progress.done, f"{done}/{total}")
+
+    with progress.running():
+        yield count

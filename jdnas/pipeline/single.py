@@ -1,6 +1,5 @@
 """One detector or engine at a time: load it, export it, evaluate it, let it detect."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from export.graph import export_onnx
 from export.parity import compare
@@ -17,17 +17,14 @@ from export.runners import open_runner, predictor
 from export.triton import write_triton_repository
 from jdnas.data.canvas import boxes_in_image, place_on_canvas
 from jdnas.data.coco import load_split
-from jdnas.data.images import read_image
-from jdnas.errors import CheckpointError, ConfigError, DataError, InputError, ParityError, unknown_name
+from jdnas.errors import CheckpointError, ConfigError, DataError, ParityError, unknown_name
 from jdnas.models.bound import materialize
 from jdnas.models.weights import State
+from jdnas.pipeline.progress import counting
 from jdnas.pipeline.weights import TORCH_SUFFIXES, open_weights, write_for_torchvision
-from jdnas.report.drawing import draw_detections, write_jpeg
 from jdnas.sizes import SizeHW, size_hw_from_text
 from jdnas.spec import DetectorSpec
 from jdnas.training.evaluate import Metrics, evaluate
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -69,18 +66,23 @@ def open_model(model: Path, size: str | None, runtime: str) -> Iterator[OpenMode
     yield OpenModel(materialize(spec, state), spec, classes, size_hw)
 
 
-def evaluate_model(model: Path, data: Path, split: str, size: str | None, runtime: str) -> Metrics:
+def evaluate_model(
+    model: Path, data: Path, split: str, size: str | None, runtime: str, *, console: Console, quiet: bool = False
+) -> Metrics:  # fmt: skip
     """Return the COCO metrics of a model on a split of a data set with the same classes."""
     if split not in ("train", "val"):
         raise ConfigError(unknown_name("split", split, ("train", "val")))
-    images = load_split(data, split)  # type: ignore[arg-type]
-    with open_model(model, size, runtime) as opened:
-        if opened.spec.num_classes != len(images.classes):
-            raise DataError(
-                f"{model} knows {opened.spec.num_classes} classes, {data} has {len(images.classes)}: {', '.join(images.classes)}"
-            )
-        traits = opened.spec.traits
-        return evaluate(opened.predict, images, size_hw=opened.size_hw, batch=1, mean=traits.mean, std=traits.std)
+    with counting(console, quiet=quiet) as count:
+        images = load_split(data, split, lambda done, total: count("reading images", done, total))  # type: ignore[arg-type]
+        with open_model(model, size, runtime) as opened:
+            if opened.spec.num_classes != len(images.classes):
+                known = ", ".join(images.classes)
+                raise DataError(f"{model} knows {opened.spec.num_classes} classes, {data} has {len(images.classes)}: {known}")
+            traits, total = opened.spec.traits, len(images.records)
+            return evaluate(
+                opened.predict, images, size_hw=opened.size_hw, batch=1, mean=traits.mean, std=traits.std,
+                on_batch=lambda done: count("evaluating", done, total),
+            )  # fmt: skip
 
 
 def export_model(model: Path, out: Path, size: str | None, batch: int) -> str:
@@ -125,43 +127,6 @@ def _noise(size_hw: SizeHW, batch: int) -> Iterator[_NoiseBatch]:
     for _ in range(4):
         images = torch.randn(batch, 3, *size_hw, generator=generator)
         yield _NoiseBatch(images, torch.tensor([size_hw] * batch))
-
-
-def _image_files(places: list[Path]) -> list[Path]:
-    files: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            files += sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif place.exists():
-            files.append(place)
-        else:
-            raise DataError(f"no such image or folder: {place}")
-    if not files:
-        raise DataError(f"no images in {', '.join(map(str, places))}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return files
-
-
-def predict_images(model: Path, places: list[Path], out: Path, score: float, size: str | None, runtime: str) -> tuple[int, list[str]]:
-    """Detect in all images, write each drawn and one detections.json; return how many were done and which could not be read."""
-    files, skipped, results = _image_files(places), [], []
-    with open_model(model, size, runtime) as opened:
-        for number, path in enumerate(files):
-            try:
-                image = read_image(path)
-            except InputError as error:
-                skipped.append(f"{path} ({error})")
-                continue
-            boxes, labels, scores = detect_in_image(opened, image, score)
-            write_jpeg(out / f"{number:05d}_{path.stem}.jpg", draw_detections(image, boxes, labels, scores, opened.classes))
-            results += [
-                {"file_name": str(path), "category": opened.classes[label - 1], "category_id": int(label), "score": float(value),
-                 "bbox": [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]}
-                for (x0, y0, x1, y1), label, value in zip(boxes, labels, scores, strict=True)
-            ]  # fmt: skip
-    if len(skipped) == len(files):
-        raise DataError(f"none of the {len(files)} images could be read; the first: {skipped[0]}")
-    (out / "detections.json").write_text(json.dumps(results, indent=1) + "\n")
-    return len(files) - len(skipped), skipped
 
 
 def detect_in_image(model: OpenModel, image: Any, score: float) -> tuple[Any, Any, Any]:

@@ -1,22 +1,18 @@
 """A run folder as one self-contained HTML page."""
 
-import base64
-import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
-from plotly.offline import get_plotlyjs
 
 from jdnas.atomic import write_atomically
 from jdnas.report import charts, stages, tiles
 from jdnas.report.analysis import action_rows
 from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite, read_run, spec_or_none
+from jdnas.report.page import embedded, render
 from jdnas.spec import DetectorSpec
 from jdnas.student.explain import explain
 
@@ -28,7 +24,12 @@ _CHARTS: dict[str, Callable[[RunData], Json | None]] = {
     "parts": stages.parts_chart,
     "curves": charts.training_curves,
 }
-_WIDEST = 2000
+
+
+_SECTIONS = (
+    ("tradeoff", "AP and cost"), ("history", "Search"), ("architecture", "Architecture"), ("examples", "Examples"), ("classes", "Classes"),
+    ("deployment", "Deployment"), ("provenance", "Provenance"),
+)  # fmt: skip
 
 
 def write_report(run_dir: Path) -> Path:
@@ -38,11 +39,7 @@ def write_report(run_dir: Path) -> Path:
     pictures that it names. The page loads nothing from anywhere.
     """
     run = read_run(run_dir)
-    environment = Environment(
-        loader=PackageLoader("jdnas.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(words=charts.readable, flat=tiles.flat, table=tiles.table)
-    page = environment.get_template("report.html.j2").render(**_context(run, run_dir), plotly=Markup(get_plotlyjs()))
+    page = render("report.html.j2", _context(run, run_dir))
     path = run_dir / "report.html"
     write_atomically(path, page.encode())
     return path
@@ -52,8 +49,12 @@ def _context(run: RunData, run_dir: Path) -> dict[str, Any]:
     data, target = as_dict(run.summary.get("data")), as_dict(run.summary.get("target"))
     name = PurePath(str(data.get("name", "data"))).name
     figures = {name: make(run) for name, make in _CHARTS.items()}
+    title = f"{name} on {target.get('name', 'target')}"
     return {
-        "title": f"jdnas report: {name} on {target.get('name', 'target')}",
+        "title": f"jdnas report: {title}",
+        "kicker": "jdnas report",
+        "heading": title,
+        "sections": _SECTIONS,
         "verdict": tiles.verdict(run),
         "tiles": tiles.tiles(run),
         "sizes": {role: tiles.cell(run.model(role).get("size_hw")).replace(", ", "×") for role in tiles.ROLES if run.model(role)},
@@ -126,18 +127,8 @@ def _examples(run: RunData, run_dir: Path) -> list[dict[str, str]]:
     for row in as_rows(run.extra.get("examples")):
         path = (run_dir / str(row.get("file", ""))).resolve()
         if path.is_relative_to(run_dir.resolve()) and path.is_file():
-            examples.append({"source": _embedded(path), "caption": str(row.get("caption", ""))})
+            examples.append({"source": embedded(path), "caption": str(row.get("caption", ""))})
     return examples
-
-
-def _embedded(path: Path) -> str:
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
-    if picture.width > _WIDEST:
-        picture = picture.resize((_WIDEST, round(picture.height * _WIDEST / picture.width)))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=86, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _yaml(settings: object) -> str:

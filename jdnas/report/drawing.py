@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 with warnings.catch_warnings():
     # Without OpenCV supervision draws with NumPy and says so at every start; boxes and labels look the same.
@@ -66,6 +66,38 @@ def side_by_side(images: Sequence[Pixels], captions: Sequence[str], *, height: i
         sheet.paste(panel, (left, _CAPTION_HEIGHT))
         left += panel.width + _GAP
     return np.asarray(sheet)
+
+
+def contact_sheet(images: Sequence[Pixels], captions: Sequence[str], *, columns: int = 6, tile_wh: tuple[int, int] = (300, 240)) -> Pixels:
+    """Return one RGB image with all `images` in rows of `columns`, each fitted into a tile of (width, height) pixels above its caption."""
+    if not images or len(images) != len(captions):
+        raise ValueError(f"contact_sheet needs as many captions as images and at least one, got {len(images)} and {len(captions)}")
+    columns = min(columns, len(images))
+    rows, (width, height) = -(-len(images) // columns), tile_wh
+    across, down = width + _GAP, height + _CAPTION_HEIGHT + _GAP
+    sheet = Image.new("RGB", (across * columns - _GAP, down * rows - _GAP), _PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = index % columns * across, index // columns * down
+        picture = ImageOps.contain(Image.fromarray(image), tile_wh)
+        sheet.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
+        pen.text((left + 6, top + height + 6), _fitting(caption, font, width - 12), fill=_INK, font=font)
+    return np.asarray(sheet)
+
+
+def write_png(path: Path, image: Pixels) -> None:
+    """Write an RGB image [H, W, 3], making the folder if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, "PNG", optimize=True)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Return a text cut in its middle until it is at most `width` pixels wide."""
+    kept = text
+    while len(kept) > 3 and font.getlength(kept) > width:
+        half = (len(kept) - 2) // 2
+        kept = f"{kept[:half]}…{kept[-half:]}"
+    return kept
 
 
 def write_jpeg(path: Path, image: Pixels) -> None:

@@ -141,7 +141,7 @@ def test_missing_models(jdnas, coco) -> None:
 def test_nothing_to_predict(jdnas) -> None:
     Path("empty").mkdir()
     assert "no images in empty" in jdnas("predict", "model.onnx", "empty").error
-    assert "no such image or folder: nowhere" in jdnas("predict", "model.onnx", "nowhere").error
+    assert "no such image, video or folder: nowhere" in jdnas("predict", "model.onnx", "nowhere").error
 
 
 def test_unknown_command_and_option(jdnas) -> None:

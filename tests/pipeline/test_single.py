@@ -43,9 +43,11 @@ def test_predict(nano_run: NanoRun, model: Path, tmp_path: Path) -> None:
     with Image.open(drawn[0]) as image:
         assert image.width >= 96
     found = json.loads((tmp_path / "found" / "detections.json").read_text())
-    assert found
-    for detection in found:
-        assert detection["file_name"] == str(one) and detection["category"] in ("circle", "rectangle", "triangle")
+    assert [image["file_name"] for image in found["images"]] == [str(one)]
+    assert [category["name"] for category in found["categories"]] == ["circle", "rectangle", "triangle"]
+    assert found["annotations"]
+    for detection in found["annotations"]:
+        assert detection["image_id"] == found["images"][0]["id"] and detection["category_id"] in (1, 2, 3)
         left, top, width, height = detection["bbox"]
         assert 0 <= left <= left + width <= 96.01 and 0 <= top <= top + height <= 96.01 and 0 <= detection["score"] <= 1
 
@@ -56,10 +58,10 @@ def test_weights_and_engine_detect_the_same(nano_run: NanoRun, tmp_path: Path) -
     for suffix in (".safetensors", ".onnx"):
         out = tmp_path / suffix
         assert jdnas("predict", nano_run.student.with_suffix(suffix), tmp_path / "wide.png", "--out", out, "--score", 0)[0] == 0
-        found.append(json.loads((out / "detections.json").read_text()))
+        found.append(json.loads((out / "detections.json").read_text())["annotations"])
     assert len(found[0]) == len(found[1]) > 0
     for first, second in zip(*found, strict=True):
-        assert first["category"] == second["category"] and first["score"] == pytest.approx(second["score"], abs=1e-3)
+        assert first["category_id"] == second["category_id"] and first["score"] == pytest.approx(second["score"], abs=1e-3)
         assert first["bbox"] == pytest.approx(second["bbox"], abs=0.2)
 
 

@@ -1,0 +1,71 @@
+"""Everything that the command line does, as functions: `jdnas.optimize`, `jdnas.load`, ...
+
+The commands call these functions. They raise the errors in `jdnas.errors`, show progress on a Rich console (in a notebook too), and
+return typed results. Each is imported when it is first used, since what they rest on takes seconds to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jdnas.api.data import check_data
+    from jdnas.api.detector import Detector, load
+    from jdnas.api.detectors import bases, complexity, evaluate, export, import_weights, predict, prune, spec_of
+    from jdnas.api.devices import (
+        adapt_latency,
+        benchmark,
+        doctor,
+        import_conv_library,
+        measure_latency,
+        predict_latency,
+        prepare_latency,
+        repeat_latency,
+        targets,
+        validate_latency,
+    )
+    from jdnas.api.results import Run, Trained
+    from jdnas.api.runs import (
+        distill_student,
+        evaluate_pool,
+        optimize,
+        resolve_settings,
+        search_status,
+        search_students,
+        train,
+        train_pool,
+        write_report,
+    )
+    from jdnas.api.serving import serve_engines
+    from jdnas.api.students import explain, pool_space, sample_actions, student_actions
+
+__all__ = [
+    "Detector", "Run", "Trained", "adapt_latency", "bases", "benchmark", "check_data", "complexity", "distill_student", "doctor",
+    "evaluate", "evaluate_pool", "explain", "export", "import_conv_library", "import_weights", "load", "measure_latency", "optimize",
+    "pool_space", "predict", "predict_latency", "prepare_latency", "prune", "repeat_latency", "resolve_settings", "sample_actions",
+    "search_status", "search_students", "serve_engines", "spec_of", "student_actions", "targets", "train", "train_pool",
+    "validate_latency", "write_report",
+]  # fmt: skip
+
+_PLACES = {
+    "data": ("check_data",),
+    "detector": ("Detector", "load"),
+    "detectors": ("bases", "complexity", "evaluate", "export", "import_weights", "predict", "prune", "spec_of"),
+    "devices": (
+        "adapt_latency", "benchmark", "doctor", "import_conv_library", "measure_latency", "predict_latency", "prepare_latency",
+        "repeat_latency", "targets", "validate_latency",
+    ),
+    "results": ("Run", "Trained"),
+    "runs": (
+        "distill_student", "evaluate_pool", "optimize", "resolve_settings", "search_status", "search_students", "train", "train_pool",
+        "write_report",
+    ),
+    "serving": ("serve_engines",),
+    "students": ("explain", "pool_space", "sample_actions", "student_actions"),
+}  # fmt: skip
+_PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACE_OF[name]}"), name)

@@ -1,0 +1,130 @@
+"""Functions on one detector: predict, evaluate, export, import, prune, complexity."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jdnas.api.results import Trained
+from jdnas.api.settings import Settings, run_config
+from jdnas.errors import ConfigError
+from jdnas.models.complexity import multiply_adds, parameters, parameters_per_part, per_part
+from jdnas.pipeline.predict import Predictions, predict_files
+from jdnas.pipeline.progress import counting
+from jdnas.pipeline.prune import prune as prune_detector
+from jdnas.pipeline.prune import prune_action
+from jdnas.pipeline.single import evaluate_model, export_for_triton, export_model
+from jdnas.pipeline.weights import import_weights as convert
+from jdnas.pipeline.weights import spec_of_weights
+from jdnas.presets import EXTRAS, NAMES, preset
+from jdnas.sizes import size_hw_from_text
+from jdnas.spec import DetectorSpec
+from jdnas.training.checkpoint import write_json
+from jdnas.training.evaluate import Metrics
+
+PathLike = str | Path
+PAPER_SIZE = "1333x800"
+
+
+def predict(
+    model: PathLike, images: PathLike | Sequence[PathLike], *, out: PathLike = "predictions", score: float = 0.3, size: str | None = None,
+    runtime: str = "ort-cpu", every: int = 1, quiet: bool = False, console: Console | None = None,
+) -> Predictions:  # fmt: skip
+    """Detect in images, folders and videos; write each drawn into `out`, and all detections as the COCO document detections.json.
+
+    Detections score at least `score`; of a video, every `every`-th frame is looked at and written. For single images in memory use
+    `jdnas.load(model).predict(image)`.
+    """
+    places = [images] if isinstance(images, str | Path) else list(images)
+    return predict_files(
+        Path(model), [Path(place) for place in places], Path(out), score=score, size=size, runtime=runtime, every=every,
+        console=console or Console(), quiet=quiet,
+    )  # fmt: skip
+
+
+def evaluate(
+    model: PathLike, data: PathLike, *, split: str = "val", size: str | None = None, runtime: str = "ort-cpu",
+    out: PathLike | None = None, quiet: bool = False, console: Console | None = None,
+) -> Metrics:  # fmt: skip
+    """Return the COCO metrics of a detector or engine on a split of a data set, and write them to the JSON file `out`."""
+    metrics = evaluate_model(Path(model), Path(data), split, size, runtime, console=console or Console(), quiet=quiet)
+    if out is not None:
+        write_json(Path(out), metrics.to_dict())
+    return metrics
+
+
+def export(
+    model: PathLike, out: PathLike | None = None, *, size: str | None = None, batch: int = 1, triton: PathLike | None = None,
+    quiet: bool = False, console: Console | None = None,
+) -> str:  # fmt: skip
+    """Export a detector to ONNX with static shapes and compare it with PyTorch, or write a .pth for torchvision; say what came out.
+
+    `triton` is a model repository that the engine is put into as well. A ParityError says that the engine differs from PyTorch.
+    """
+    with counting(console or Console(), quiet=quiet) as count:
+        count("exporting and comparing with PyTorch", 0, 1)
+        if triton is not None:
+            return export_for_triton(Path(model), None if out is None else Path(out), Path(triton), size, batch)
+        if out is None:
+            raise ConfigError("give the file to write with --out, or for an engine that there is already a folder with --triton")
+        return export_model(Path(model), Path(out), size, batch)
+
+
+def import_weights(file: PathLike, out: PathLike, *, config: PathLike | None = None, norm_eps: float | None = None) -> list[str]:
+    """Convert a detector or backbone of another project to `out`.safetensors and `out`.json; return what was done, line by line.
+
+    `config` is the settings file of its project, `norm_eps` the epsilon that its batch normalization was computed with.
+    """
+    return convert(Path(file), Path(out), config=None if config is None else Path(config), norm_eps=norm_eps)
+
+
+def prune(
+    weights: PathLike, data: PathLike, *, out: PathLike = "pruned.safetensors", ratio: float = 0.3, kind: str = "prune_channels",
+    finetune_epochs: float = 3.0, size: str | None = None, target: str | None = None, preset: PathLike | None = None,
+    seed: int | None = None, device: str | None = None, settings: Settings | None = None, quiet: bool = False,
+    console: Console | None = None,
+) -> Trained:  # fmt: skip
+    """Prune a trained detector by `ratio` and fine-tune it; channels go by their batch norm gammas, ranked over the whole backbone.
+
+    `kind` names what is pruned: prune_channels (the backbone), or neck and heads (prune_rpn, ...). The record has the figures of base,
+    pruned and fine-tuned detector. Called again after an interruption, it goes on where it was.
+    """
+    given = {"data": data, "target": target, "weights": weights, "seed": seed, "device": device}
+    config = run_config(given, preset=preset, settings=settings)
+    record = prune_detector(
+        config, Path(weights), Path(out), action=prune_action(kind, ratio), epochs=finetune_epochs, size=size,
+        console=console or Console(), quiet=quiet,
+    )  # fmt: skip
+    return Trained(Path(out), record)
+
+
+def spec_of(name: PathLike, *, classes: int = 80) -> DetectorSpec:
+    """Return the architecture of a named base, or of a weight file; a .json of jdnas does without its weights."""
+    return spec_of_weights(Path(name))[0] if Path(name).suffix else preset(str(name), classes)
+
+
+def complexity(model: PathLike, *, size: str = PAPER_SIZE, classes: int = 80) -> dict[str, Any]:
+    """Return multiply-adds (G) and parameters (M) of a base or weight file, in all and by part of the detector."""
+    spec, size_hw = spec_of(model, classes=classes), size_hw_from_text(size)
+    weights = parameters_per_part(spec)
+    parts = {
+        part: {"flops_g": count / 1e9, "params_m": weights[part] / 1e6} for part, count in per_part(spec, size_hw).items()
+    }  # fmt: skip
+    return {
+        "model": str(model),
+        "size": size,
+        "flops_g": multiply_adds(spec, size_hw) / 1e9,
+        "params_m": parameters(spec) / 1e6,
+        "parts": parts,
+    }
+
+
+def bases() -> dict[str, dict[str, Any]]:
+    """Return the named base detectors with family, depths and their complexity at 1333x800; each may bear the extras in its row."""
+    rows = {}
+    for name in NAMES:
+        spec = preset(name, 80)
+        rows[name] = {"family": spec.family, "depths": list(spec.depths), "flops_g": multiply_adds(spec, (800, 1333)) / 1e9,
+                      "params_m": parameters(spec) / 1e6, "extras": list(EXTRAS)}  # fmt: skip
+    return rows
