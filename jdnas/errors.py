@@ -47,6 +47,10 @@ class MissingExtraError(InputError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"package {package!r} is not installed; install it with: pip install 'jdnas[{extra}]'")
+        self._named = package, extra
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:  # it travels between processes
+        return MissingExtraError, self._named
 
 
 class TrainingError(JdnasError):

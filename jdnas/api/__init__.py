@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from jdnas.api.results import Run, Trained
     from jdnas.api.runs import (
+        Placement,
         distill_student,
         evaluate_pool,
         optimize,
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     from jdnas.api.students import explain, pool_space, sample_actions, student_actions
 
 __all__ = [
-    "Detector", "Run", "Trained", "adapt_latency", "bases", "benchmark", "check_data", "complexity", "distill_student", "doctor",
-    "evaluate", "evaluate_pool", "explain", "export", "import_conv_library", "import_weights", "load", "measure_latency", "optimize",
-    "pool_space", "predict", "predict_latency", "prepare_latency", "prune", "repeat_latency", "resolve_settings", "sample_actions",
-    "search_status", "search_students", "serve_engines", "spec_of", "student_actions", "targets", "train", "train_pool",
+    "Detector", "Placement", "Run", "Trained", "adapt_latency", "bases", "benchmark", "check_data", "complexity", "distill_student",
+    "doctor", "evaluate", "evaluate_pool", "explain", "export", "import_conv_library", "import_weights", "load", "measure_latency",
+    "optimize", "pool_space", "predict", "predict_latency", "prepare_latency", "prune", "repeat_latency", "resolve_settings",
+    "sample_actions", "search_status", "search_students", "serve_engines", "spec_of", "student_actions", "targets", "train", "train_pool",
     "validate_latency", "write_report",
 ]  # fmt: skip
 
@@ -56,8 +57,8 @@ _PLACES = {
     ),
     "results": ("Run", "Trained"),
     "runs": (
-        "distill_student", "evaluate_pool", "optimize", "resolve_settings", "search_status", "search_students", "train", "train_pool",
-        "write_report",
+        "Placement", "distill_student", "evaluate_pool", "optimize", "resolve_settings", "search_status", "search_students", "train",
+        "train_pool", "write_report",
     ),
     "serving": ("serve_engines",),
     "students": ("explain", "pool_space", "sample_actions", "student_actions"),

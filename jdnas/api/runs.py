@@ -17,6 +17,7 @@ from jdnas.config import RunConfig
 from jdnas.distill.settings import Method
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.pipeline.distillation import distill_alone
+from jdnas.pipeline.placement import LOCAL, Placement
 from jdnas.pipeline.pool_quality import SubnetQuality, evaluate_run
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.status import search_status as status_of_search
@@ -30,18 +31,20 @@ def optimize(
     run_dir: PathLike = "runs/optimize", weights: PathLike | None = None, trials: int | None = None, max_latency_ms: float | None = None,
     min_ap: float | None = None, seed: int | None = None, device: str | None = None, settings: Settings | None = None,
     resume: bool = False, quiet: bool = False, console: Console | None = None, command: str | None = None,
+    placement: Placement = LOCAL,
 ) -> Run:  # fmt: skip
     """Do the whole job: train base and teacher pool, search, export, check, benchmark, report.
 
     `base` is a named detector or comes from the file `weights`; `data` is a folder, or `shapes` for the synthetic set. `trials` candidates
     are searched for the paper's H, or for the best AP within `max_latency_ms`, or for the cheapest detector with `min_ap`. `command` is
-    what the report calls the way to reproduce the run. An InputError says what is wrong before anything is written.
+    what the report calls the way to reproduce the run. `placement` says where candidates are trained: `Placement("ray", workers=4)`. An
+    InputError says what is wrong before anything is written.
     """
     given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
     goals = Goals(trials, max_latency_ms, min_ap)
     config = run_config(given, preset=preset, settings=settings, resumed=_resumed(run_dir, resume), goals=goals)
     said = command or f"jdnas.optimize(preset={str(Path(run_dir) / 'config.yaml')!r})"
-    job.optimize(config, Path(run_dir), resume=resume, console=console or Console(), command=said, quiet=quiet)
+    job.optimize(config, Path(run_dir), resume=resume, console=console or Console(), command=said, quiet=quiet, placement=placement)
     return Run(Path(run_dir))
 
 
@@ -84,13 +87,13 @@ def search_students(
     *, base: str | None = None, target: str | None = None, data: PathLike | None = None, preset: PathLike | None = None,
     run_dir: PathLike = "runs/search", weights: PathLike | None = None, trials: int | None = None, max_latency_ms: float | None = None,
     min_ap: float | None = None, seed: int | None = None, device: str | None = None, settings: Settings | None = None,
-    resume: bool = False, quiet: bool = False, console: Console | None = None,
+    resume: bool = False, quiet: bool = False, console: Console | None = None, placement: Placement = LOCAL,
 ) -> Run:  # fmt: skip
-    """Search student-teacher pairs, training base and pool first where they are not there."""
+    """Search student-teacher pairs, training base and pool first where they are not there; `placement` as for `optimize`."""
     given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
     goals = Goals(trials, max_latency_ms, min_ap)
     config = run_config(given, preset=preset, settings=settings, resumed=_resumed(run_dir, resume), goals=goals)
-    return _until("search", config, run_dir, resume, quiet, console)
+    return _until("search", config, run_dir, resume, quiet, console, placement=placement)
 
 
 def distill_student(
@@ -146,7 +149,11 @@ def _resumed(run_dir: PathLike, resume: bool) -> Path | None:
 
 
 def _until(
-    step: str, config: RunConfig, run_dir: PathLike, resume: bool, quiet: bool, console: Console | None, devices: int = 1, nodes: int = 1
+    step: str, config: RunConfig, run_dir: PathLike, resume: bool, quiet: bool, console: Console | None, devices: int = 1, nodes: int = 1,
+    placement: Placement = LOCAL,
 ) -> Run:  # fmt: skip
-    job.run_until(step, config, Path(run_dir), resume=resume, console=console or Console(), quiet=quiet, devices=devices, nodes=nodes)
+    job.run_until(
+        step, config, Path(run_dir), resume=resume, console=console or Console(), quiet=quiet, devices=devices, nodes=nodes,
+        placement=placement,
+    )  # fmt: skip
     return Run(Path(run_dir))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from jdnas.cli.output import AsJson, Output, Quiet
+from jdnas.cli.placement_options import CpusPerTrial, Executor, GpusPerTrial, RayAddress, Storage, Workers, placement_from
 
 Base = Annotated[str | None, typer.Option(help="Base detector: r18, r34, r50, r101, r152, lite0 (`jdnas bases` describes them).")]
 TargetName = Annotated[str | None, typer.Option(help="Target device and runtime, e.g. cpu-ort (`jdnas latency targets`), or a YAML file.")]
@@ -67,8 +68,9 @@ def _resume_command() -> str:
 def optimize(
     base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/optimize"),
     weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None, min_ap: MinAp = None, seed: Seed = None,
-    device: Device = None, override: Override = None, resume: Resume = False,
-    quiet: Quiet = False, as_json: AsJson = False,
+    device: Device = None, executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = None, cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None,
+    resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Do the whole job: train the base and the teacher pool, search, export, check, benchmark, report.
 
@@ -78,11 +80,12 @@ def optimize(
     from jdnas.cli.tables import summary_table
 
     output, settings = Output(quiet, as_json), overrides(override)
+    placement = placement_from(executor, ray_address, workers, gpus_per_trial, cpus_per_trial, storage)
     with resumable():
         run = jdnas.optimize(
             base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
             max_latency_ms=max_latency_ms, min_ap=min_ap, seed=seed, device=device, settings=settings, resume=resume, quiet=quiet,
-            console=output.console, command=_command(),
+            console=output.console, command=_command(), placement=placement,
         )  # fmt: skip
     if as_json or not quiet:
         output.result(run.summary, summary_table(run.summary))
@@ -152,8 +155,9 @@ def teacher_space(
 def search_run(
     context: typer.Context, base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None,
     run_dir: RunDir = Path("runs/search"), weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None,
-    min_ap: MinAp = None, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False,
-    quiet: Quiet = False, as_json: AsJson = False,
+    min_ap: MinAp = None, seed: Seed = None, device: Device = None, executor: Executor = "local", ray_address: RayAddress = None,
+    workers: Workers = None, gpus_per_trial: GpusPerTrial = None, cpus_per_trial: CpusPerTrial = None, storage: Storage = None,
+    override: Override = None, resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Search student-teacher pairs (training base and pool first, if they are not there).
 
@@ -164,11 +168,12 @@ def search_run(
     import jdnas
 
     output = Output(quiet, as_json)
+    placement = placement_from(executor, ray_address, workers, gpus_per_trial, cpus_per_trial, storage)
     with resumable():
         run = jdnas.search_students(
             base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
             max_latency_ms=max_latency_ms, min_ap=min_ap, seed=seed, device=device, settings=overrides(override), resume=resume,
-            quiet=quiet, console=output.console,
+            quiet=quiet, console=output.console, placement=placement,
         )  # fmt: skip
     _say_status(output, run)
 

@@ -11,6 +11,7 @@ from jdnas.models.weights import State
 from jdnas.pipeline.base import check_sources, ensure_base
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.deliver import deliver
+from jdnas.pipeline.placement import LOCAL, Placement, bring_home, check_placement
 from jdnas.pipeline.plan import WorkPlan, work_plan
 from jdnas.pipeline.pool import ensure_pool
 from jdnas.pipeline.progress import JobProgress
@@ -38,13 +39,16 @@ def pick_student(history: History, max_cost_ratio: float) -> Trial:
     return max(found, key=lambda trial: (trial.score, -trial.number), default=history.best())
 
 
-def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console, command: str, quiet: bool = False) -> dict[str, Any]:
+def optimize(
+    config: RunConfig, run_dir: Path, *, resume: bool, console: Console, command: str, quiet: bool = False, placement: Placement = LOCAL
+) -> dict[str, Any]:  # fmt: skip
     """Run the main job and return its summary; see `jdnas.pipeline` for the steps.
 
     Wrong input raises an InputError before anything is written; Ctrl-C leaves the run resumable.
     """
     check_target(config)
     cost = make_cost(config)
+    check_placement(placement, config)
     context = _begin(config, run_dir, resume)
     plan = work_plan(context)
     progress = JobProgress(console, plan.total, quiet=quiet)
@@ -52,19 +56,22 @@ def optimize(config: RunConfig, run_dir: Path, *, resume: bool, console: Console
     with run_lock(context.folder), progress.running():
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
-        result = _search(context, pool, cost, progress, plan)
+        result = _search(context, pool, cost, progress, plan, placement)
         limit = config.student.max_cost_ratio
         student = pick_student(result.history, limit)
         if student.number == 0 or (student.cost or 0) > limit * (result.history[0].cost or 0):
             progress.say("[yellow]no candidate is both cheaper and better than the base; the best pair is taken as it is. "
                          "Search longer with --resume --trials N[/yellow]")  # fmt: skip
+        if student.number:
+            bring_home(placement, context, context.folder.candidate(student.number))
         control = ensure_control(context, result.history, student, base_state, progress, plan.control)
         with progress.stage("Export, parity check, benchmark, report", plan.delivery):
-            return _deliver_and_report(context, result, student, control, base_state, command, progress)
+            return _deliver_and_report(context, result, student, control, base_state, command, progress, placement)
 
 
 def run_until(
-    step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False, devices: int = 1, nodes: int = 1
+    step: str, config: RunConfig, run_dir: Path, *, resume: bool, console: Console, quiet: bool = False, devices: int = 1, nodes: int = 1,
+    placement: Placement = LOCAL,
 ) -> None:  # fmt: skip
     """Run the first steps of the main job in a run folder: up to "base", "pool" or "search"; base and pool on several devices."""
     check_devices(config, devices, nodes, with_pool=step != "base")
@@ -72,6 +79,7 @@ def run_until(
         follow(config, run_dir, devices, nodes, with_pool=step != "base")
         return
     cost = make_cost(config) if step == "search" else None
+    check_placement(placement, config)
     context = _begin(config, run_dir, resume)
     plan = work_plan(context)
     parts = {"base": plan.base, "pool": plan.pool, "search": plan.candidate * plan.candidates}
@@ -88,7 +96,7 @@ def run_until(
         context.team.leave()
         context = replace(context, team=ALONE)
         if cost is not None:
-            _search(context, pool, cost, progress, plan)
+            _search(context, pool, cost, progress, plan, placement)
 
 
 def _begin(config: RunConfig, run_dir: Path, resume: bool) -> Context:
@@ -100,8 +108,8 @@ def _begin(config: RunConfig, run_dir: Path, resume: bool) -> Context:
     return context
 
 
-def _search(context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan) -> SearchResult:
-    result = run_search(context, pool, cost, progress, plan)
+def _search(context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan, placement: Placement) -> SearchResult:
+    result = run_search(context, pool, cost, progress, plan, placement)
     if result.stopped_by == "interrupt":
         raise KeyboardInterrupt
     return result
@@ -133,7 +141,14 @@ def _student_weights(context: Context, student: Trial, base_state: State) -> Sta
 
 
 def _deliver_and_report(
-    context: Context, result: SearchResult, student: Trial, control: Control, base_state: State, command: str, progress: JobProgress
+    context: Context,
+    result: SearchResult,
+    student: Trial,
+    control: Control,
+    base_state: State,
+    command: str,
+    progress: JobProgress,
+    placement: Placement,
 ) -> dict[str, Any]:
     folder, base_size, size = context.folder, context.base_size_hw, size_hw_from_key(student.size or "")
     weights = _student_weights(context, student, base_state)
@@ -142,7 +157,7 @@ def _deliver_and_report(
     delivered = deliver(context, "student", student.student, weights, size, folder.student, student.ap)
     base_delivered = deliver(context, "base", context.base_spec, base_state, base_size, folder.base)
     finished = [(base_delivered.artifact, context.base_spec, base_size), (delivered.artifact, student.student, size)]
-    timing = speeds(context, finished)
+    timing = speeds(context, finished, placement)
     base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
     summary = make_summary(context, result, student, control, base_metrics, timing, delivered, command)
     models = [("base", context.base_spec, base_state, base_size), ("student", student.student, weights, size)]

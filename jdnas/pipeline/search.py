@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.placement import LOCAL, Placement, executor_for
 from jdnas.pipeline.plan import WorkPlan
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.speed import student_rules
@@ -37,21 +38,22 @@ def _describe(trial: Trial) -> str:
     return f"AP {trial.ap:.3f} at {trial.size}, cost {trial.cost:.4g}, H {trial.score:.4f}"
 
 
-def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan) -> SearchResult:
+def run_search(
+    context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan, placement: Placement = LOCAL
+) -> SearchResult:  # fmt: skip
     """Search from the run's study on; every candidate counts as done work, refused ones as saved."""
     settings = context.config.search.model_copy(update={"seed": context.config.seed})
     task = SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
     steps = max(1, round(context.config.candidate_train.epochs * len(context.train.records) / context.config.candidate_train.batch))
-    workshop = StudentWorkshop(
-        context, pool, student_rules(context.config, context.base_spec), on_step=progress.steps(plan.candidate * 0.8, steps)
-    )
+    rules = student_rules(context.config, context.base_spec)
+    workshop = StudentWorkshop(context, pool, rules, on_step=progress.steps(plan.candidate * 0.8, steps))
     before = progress.done
 
     def on_start(candidate: Candidate, history: History) -> None:
         progress.title = f"Candidate {candidate.number}/{settings.trials} ({candidate.change} of {candidate.parent})"
 
     def on_finish(trial: Trial, history: History) -> None:
-        planned = plan.candidate * min(trial.number, settings.trials)
+        planned = plan.candidate * min(len(history) - 1, settings.trials)
         if trial.state == "complete":
             progress.advance(max(0.0, before + planned - progress.done))
         else:
@@ -66,8 +68,9 @@ def run_search(context: Context, pool: TeacherPool, cost: Cost, progress: JobPro
     with (
         progress.stage(f"Search: up to {settings.trials} candidates", plan.candidate * plan.candidates),
         SearchStudy.open(context.folder.study_url, task, settings) as study,
+        executor_for(placement, context, pool, rules, cost) as executor,
     ):
-        result = run(study, workshop, cost, on_start=on_start, on_finish=on_finish)
+        result = run(study, workshop, cost, executor=executor, on_start=on_start, on_finish=on_finish)
     if result.history.complete and (unmet := unmet_budget(result.history, objective_for(task, cost, settings))):
         progress.say(f"[yellow]{unmet}[/yellow]")
     return result

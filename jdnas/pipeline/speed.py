@@ -8,6 +8,9 @@ from export.ort_session import import_onnxruntime
 from jdnas.config import RunConfig
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline.context import Context, SizeHW
+from jdnas.pipeline.elsewhere import benchmark_on_node, has_node, resource_name
+from jdnas.pipeline.placement import LOCAL, Placement
+from jdnas.search.executors.on_ray import connect
 from jdnas.search.workshop import Cost
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import ActionRules
@@ -69,11 +72,17 @@ def checking_runtime(target: Target) -> str:
     return target.runtime if standing(target).measurable else CPU_RUNTIME
 
 
-def speeds(context: Context, finished: list[Finished]) -> dict[str, Any]:
-    """Return a benchmark report as JSON data, one row per detector in order; its `label` and `note` say what the figures are."""
+def speeds(context: Context, finished: list[Finished], placement: Placement = LOCAL) -> dict[str, Any]:
+    """Return a benchmark report as JSON data, one row per detector in order; its `label` and `note` say what the figures are.
+
+    A node of the Ray cluster that is one of the target's measures; without one, this machine does, or the latency is predicted.
+    """
     target, here = load_target(context.config.target), standing(load_target(context.config.target))
+    paths = [path for path, _, _ in finished]
+    if placement.on_ray and has_node(ray := connect(placement.ray_address), target):
+        report = benchmark_on_node(ray, target, paths, context.config.benchmark_seconds)
+        return report | {"label": MEASURED_LABEL, "note": f"measured on the node of the Ray cluster with {resource_name(target)}"}
     if here.measurable:
-        paths = [path for path, _, _ in finished]
         report = benchmark(paths, context.config.target, seconds=context.config.benchmark_seconds).to_dict()
         return report | {"label": MEASURED_LABEL, "note": "measured on this machine through the runtime of the target"}
     source = open_source(target)

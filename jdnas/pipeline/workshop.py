@@ -10,6 +10,7 @@ from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.pool import teacher_of
+from jdnas.pipeline.storage import RunStorage
 from jdnas.search.workshop import Candidate, Outcome, size_key
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, ActionRules, sample_action
@@ -21,12 +22,16 @@ from jdnas.training.momentum import load_momentum, save_momentum
 
 @dataclass(frozen=True)
 class StudentWorkshop:
-    """The workshop of a run (see `jdnas.search.workshop.Workshop`); everything in it is repeatable from the candidate."""
+    """The workshop of a run (see `jdnas.search.workshop.Workshop`); everything in it is repeatable from the candidate.
+
+    With a `storage`, parents that are not in the run folder are fetched from it, and what was trained goes there too.
+    """
 
     context: Context
     pool: TeacherPool
     rules: ActionRules
     on_step: Callable[[int, float], None] | None = None
+    storage: RunStorage | None = None
 
     def sample_action(self, spec: DetectorSpec, rng: random.Random, generation: int) -> dict[str, Any] | None:
         """Draw a legal action with the paper's preferences."""
@@ -38,7 +43,11 @@ class StudentWorkshop:
         return self.pool.space.mutate(teacher, rng)
 
     def _parent_stem(self, candidate: Candidate) -> Path:
-        return self.context.folder.candidate(candidate.parent) if candidate.parent else self.context.folder.base
+        folder = self.context.folder
+        stem = folder.candidate(candidate.parent) if candidate.parent else folder.base
+        if self.storage is not None:
+            self.storage.fetch_detector(folder.root, stem)
+        return stem
 
     def _parent_state(self, candidate: Candidate) -> State:
         return load_detector(self._parent_stem(candidate))[1]
@@ -79,4 +88,6 @@ class StudentWorkshop:
         if candidate.choice != "base":
             save_momentum(stem, student, momentum)
             save_detector(stem, student, state, {"number": candidate.number, "metrics": metrics, "images": images})
+            if self.storage is not None:
+                self.storage.put_detector(context.folder.root, stem)
         return Outcome(metrics, images, {"student": str(stem.relative_to(context.folder.root))} if candidate.choice != "base" else {})
