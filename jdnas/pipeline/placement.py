@@ -64,10 +64,10 @@ def check_placement(placement: Placement, config: RunConfig) -> None:
         return
     if placement.storage is not None:
         RunStorage(placement.storage).check()
+    if config.device == "cpu" and placement.gpus_per_trial:
+        raise ConfigError(f"--gpus-per-trial {placement.gpus_per_trial:g} with device cpu; leave one of the two out")
     ray = connect(placement.ray_address)
     share = placement.share(config, ray)
-    if config.device == "cpu" and share.gpus:
-        raise ConfigError(f"--gpus-per-trial {share.gpus:g} with device cpu; leave one of the two out")
     if config.device == "cuda" and not share.gpus:
         raise ConfigError("device cuda needs --gpus-per-trial above 0 and a node with a GPU")
     check_share(ray, share)

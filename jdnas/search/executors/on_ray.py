@@ -6,6 +6,7 @@ trial; weights go through the files of the workshop that the worker opened. Docs
 
 import math
 import os
+import socket
 import time
 import uuid
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from jdnas.search.workshop import Candidate
 
 RETRIES = 3  # how often a candidate may lose its worker or node before it is taken for the cause
 _POLL_S = 0.5  # between two looks at Ctrl-C
+_KNOCK_S = 10
 
 
 class Site(Protocol):
@@ -61,13 +63,21 @@ def connect(address: str | None) -> Any:
     ray = import_ray()
     if not ray.is_initialized():
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=None if address else False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise TargetError(
                 f"no Ray cluster at {address!r}: {reason}; start one with: ray start --head, or leave --ray-address out"
             ) from error
     return ray
+
+
+def _knock(address: str | None) -> None:
+    """Raise an OSError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def capacity(ray: Any, share: Share) -> int:
