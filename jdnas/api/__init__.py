@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     )
     from jdnas.api.results import Run, Trained
     from jdnas.api.runs import (
-        Placement,
         distill_student,
         evaluate_pool,
         optimize,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     )
     from jdnas.api.serving import serve_engines
     from jdnas.api.students import explain, pool_space, sample_actions, student_actions
+    from jdnas.pipeline.placement import Placement
 
 __all__ = [
     "Detector", "Placement", "Run", "Trained", "adapt_latency", "bases", "benchmark", "check_data", "complexity", "distill_student",
