@@ -5,14 +5,20 @@
 Pool and lone nets grow from one trained base (as pools do in `jdnas optimize`; the paper's nets start from ImageNet) and see the same
 number of images from there on; a pool per seed. `--recipes` compares ways to train the pool. Every training leaves one JSON file in
 --work and is skipped when it is there.
+
+The base is trained here on synthetic shapes, or is a trained detector on data of one's own:
+
+    python benchmarks/pool_table.py --work runs/pool_bccd --weights runs/prune_bccd/base/base.safetensors --set data=bccd \
+        --set data_settings.long_sides=[128] --lr 0.0005 --out benchmarks/results/pool_table_bccd.json
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from provenance import ROOT
-from small_setting import fresh_state, kept, publish, small_context, spread, training
+from small_setting import LABEL, fresh_state, kept, publish, small_context, spread, training
 
 from jdnas.distill.settings import DistillSettings
 from jdnas.models.complexity import multiply_adds
@@ -31,7 +37,6 @@ from jdnas.training.loop import Resume
 WIDTHS = (1.0, 1.25, 1.5)
 SUBNETS = ("smallest", "middle", "largest")
 DISTILL = DistillSettings(feature=0.0005, localization=0.1, normalize_features=True)  # as in the quick preset
-LR = 0.001
 Shares = tuple[tuple[float, dict[str, Any]], ...]
 RECIPES: dict[str, Shares] = {  # share of the images and settings of each phase
     "two phases": ((0.5, {"depth_share": 0.0, "widths": (1.5,)}), (0.5, {"widths": WIDTHS, "lr_factor": 0.5})),
@@ -43,15 +48,18 @@ RECIPES: dict[str, Shares] = {  # share of the images and settings of each phase
 }
 
 
-def pool_settings(recipe: str, epochs: float) -> PoolSettings:
+def pool_settings(recipe: str, epochs: float, lr: float) -> PoolSettings:
     """Return the settings of a pool that sees `epochs` of images in all."""
     phases = tuple(PhaseSettings(epochs=epochs * share, **settings) for share, settings in RECIPES[recipe])
-    return PoolSettings(widths=WIDTHS, extra_depth=1, phases=phases, train=training(epochs, LR), bn_images=256)
+    return PoolSettings(widths=WIDTHS, extra_depth=1, phases=phases, train=training(epochs, lr), bn_images=256)
 
 
 def ensure_base(context: Context, work: Path, epochs: float) -> tuple[State, dict[str, Any]]:
-    """Train the base that everything grows from, once."""
+    """Return the detector that everything grows from: the one that was given, or one that is trained once."""
     spec, stem = context.base_spec, work / "base"
+    if context.config.weights is not None:
+        _, state, meta = load_detector(Path(context.config.weights).with_suffix(""))
+        return state, {"images": meta.get("images"), "ap": meta["metrics"]["ap"], "ap50": meta["metrics"]["ap50"]}
     if not has_detector(stem):
         resume = Resume(work / "base.partial.safetensors", 20.0)
         state, report = train_detector(context, spec, fresh_state(spec, 0), training(epochs), seed=77, resume=resume)
@@ -61,9 +69,9 @@ def ensure_base(context: Context, work: Path, epochs: float) -> tuple[State, dic
     return state, meta
 
 
-def train_one_pool(context: Context, base: State, work: Path, recipe: str, seed: int, epochs: float) -> dict[str, Any]:
+def train_one_pool(context: Context, base: State, work: Path, recipe: str, seed: int, epochs: float, lr: float) -> dict[str, Any]:
     """Train a pool and evaluate its three subnets, before and after recalibration."""
-    settings = pool_settings(recipe, epochs)
+    settings = pool_settings(recipe, epochs, lr)
     space = make_space(context.base_spec, settings)
     folder = work / f"pool_{name_of(recipe)}_{seed}"
     state, reports = train_pool(
@@ -88,12 +96,14 @@ def train_one_pool(context: Context, base: State, work: Path, recipe: str, seed:
     }  # fmt: skip
 
 
-def train_alone(context: Context, base: State, work: Path, space: SubnetSpace, name: str, seed: int, epochs: float) -> dict[str, Any]:
+def train_alone(
+    context: Context, base: State, work: Path, space: SubnetSpace, name: str, seed: int, epochs: float, lr: float
+) -> dict[str, Any]:  # fmt: skip
     """Train one net alone."""
     spec = subnet_from_text(space, name)
     start = grow(base, context.base_spec, spec, seed=seed)
     resume = Resume(work / f"alone_{name}_{seed}.partial.safetensors", 20.0)
-    state, report = train_detector(context, spec, start, training(epochs, LR), seed=seed, resume=resume)
+    state, report = train_detector(context, spec, start, training(epochs, lr), seed=seed, resume=resume)
     metrics = evaluate_detector(context, spec, state, context.base_size_hw)
     resume.path.unlink(missing_ok=True)
     return {"kind": "alone", "subnet": name, "seed": seed, "images": report.images, "ap": metrics.ap, "ap50": metrics.ap50,
@@ -112,22 +122,26 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="*", default=["sandwich from the start"], choices=list(RECIPES))
+    parser.add_argument("--weights", type=Path, help="a trained detector that everything grows from, instead of one that is trained here")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="settings, such as data=DIR")
+    parser.add_argument("--lr", type=float, default=0.001)
     parser.add_argument("--no-alone", action="store_true", help="train pools only")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "pool_table.json")
     parser.add_argument("--table-only", action="store_true", help="train nothing; write the table of what is there")
     options = parser.parse_args()
-    context = small_context(options.work)
+    weights = [] if options.weights is None else [f"weights={options.weights}"]
+    context = small_context(options.work, *options.overrides, *weights)
     base, about_base = ensure_base(context, options.work, options.base_epochs)
-    space = make_space(context.base_spec, pool_settings("two phases", options.epochs))
+    space = make_space(context.base_spec, pool_settings("two phases", options.epochs, options.lr))
     write_table(context, options.work, space, about_base, options.out)
     for seed in () if options.table_only else options.seeds:
         for recipe in options.recipes:
             path = options.work / f"pool_{name_of(recipe)}_{seed}.json"
-            kept(path, lambda recipe=recipe, seed=seed: train_one_pool(context, base, options.work, recipe, seed, options.epochs))
+            kept(path, partial(train_one_pool, context, base, options.work, recipe, seed, options.epochs, options.lr))
             write_table(context, options.work, space, about_base, options.out)
         for name in () if options.no_alone else SUBNETS:
             path = options.work / f"alone_{name}_{seed}.json"
-            kept(path, lambda name=name, seed=seed: train_alone(context, base, options.work, space, name, seed, options.epochs))
+            kept(path, partial(train_alone, context, base, options.work, space, name, seed, options.epochs, options.lr))
             write_table(context, options.work, space, about_base, options.out)
 
 
@@ -148,7 +162,15 @@ def write_table(context: Context, work: Path, space: SubnetSpace, base: dict[str
                 "ap_before_recalibration": spread([r["subnets"][name]["ap_before"] for r in found]),
             }  # fmt: skip
         rows.append(row)
-    publish(out, {"base": base, "subnets_in_space": space.size(), "rows": rows})
+    publish(out, {"base": base, "subnets_in_space": space.size(), "rows": rows}, label=label_of(context))
+
+
+def label_of(context: Context) -> str:
+    """Say what the table was made with."""
+    if context.config.weights is None:
+        return LABEL
+    (height, width), family = context.base_size_hw, context.base_spec.family
+    return f"small CPU setting: {context.train.name}, {width}x{height}, {family} from a trained base; not comparable with the paper's"
 
 
 if __name__ == "__main__":

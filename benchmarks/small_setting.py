@@ -68,7 +68,7 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {"mean": round(mean(values), 4), "std": round(stdev(values), 4) if len(values) > 1 else None, "values": values}
 
 
-def publish(path: Path, table: dict[str, Any]) -> None:
+def publish(path: Path, table: dict[str, Any], *, label: str = LABEL) -> None:
     """Write a table with its label and provenance."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"setting": LABEL, "settings": read_yaml(SETTINGS), "provenance": provenance(), **table})
+    write_json(path, {"setting": label, "settings": read_yaml(SETTINGS), "provenance": provenance(), **table})

@@ -26,25 +26,31 @@ from latency.targets import Target
 from latency.timing import Clock
 
 OnProgress = Callable[[int, int, str], None]
-_REPEATED, _REPEATS = 3, 4
+_ROUNDS = 4
 _LEAST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An engine: measured milliseconds (every measurement, the first one counts) and predicted ones."""
+    """An engine: measured milliseconds (one of each round, of which the least counts) and predicted ones."""
 
     spec: DetectorSpec
     size_hw: SizeHW
     measured_ms: tuple[float, ...]
     predicted_ms: float
 
+    @property
+    def least_ms(self) -> float:
+        """What the engine takes: a neighbour on the machine only ever adds time."""
+        return min(self.measured_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Validation:
     """Engines, and how far predictions are from them.
 
-    `noise` is the mean relative difference between two measurements of one engine: no predictor can be better than about that.
+    `noise` is the mean relative difference between two measurements of one engine, each the least of half of the rounds: no predictor can
+    be better than about that.
     """
 
     target: str
@@ -54,12 +60,12 @@ class Validation:
     @property
     def errors(self) -> Any:
         """Signed relative errors `[N]`."""
-        return np.array([pair.predicted_ms / pair.measured_ms[0] - 1 for pair in self.pairs])
+        return np.array([pair.predicted_ms / pair.least_ms - 1 for pair in self.pairs])
 
     def figures(self) -> dict[str, float]:
         """Return MAPE, median and largest error, shares within 5 and 10 %, Kendall's tau, bias, and the noise of measuring."""
         errors = np.abs(self.errors)
-        measured = [pair.measured_ms[0] for pair in self.pairs]
+        measured = [pair.least_ms for pair in self.pairs]
         tau = kendalltau(measured, [pair.predicted_ms for pair in self.pairs]).statistic
         return {
             "engines": len(self.pairs), "mape": float(errors.mean()), "median_error": float(np.median(errors)),
@@ -75,18 +81,16 @@ class Validation:
 
 
 def noise_floor(pairs: Sequence[Pair]) -> float:
-    """Return the mean relative difference between two measurements of the same engine; NaN where none was measured twice."""
-    found = [
-        abs(a / b - 1) for pair in pairs for i, a in enumerate(pair.measured_ms) for b in pair.measured_ms[i + 1 :]
-    ]  # fmt: skip
-    return float(np.mean(found)) if found else float("nan")
+    """Return the mean relative difference between the least of the even rounds and that of the odd ones; NaN where there was one round."""
+    halves = [(min(pair.measured_ms[::2]), min(pair.measured_ms[1::2])) for pair in pairs if len(pair.measured_ms) > 1]
+    return float(np.mean([abs(a / b - 1) for a, b in halves])) if halves else float("nan")
 
 
 def validate(
     target: Target, table: LatencyTable, cases: Sequence[Case], *, budget_s: float, path: Path, engines_dir: Path | None = None,
     on_progress: OnProgress | None = None, clock: Clock = perf_counter,
 ) -> Validation:  # fmt: skip
-    """Measure the engines of `cases` that the table was not fitted to, some of them several times, and predict them.
+    """Measure the engines of `cases` that the table was not fitted to, in several rounds over all of them, and predict them.
 
     Each measurement is a session of its own. What was measured is kept in `path` and not measured again; predictions are made anew.
     TargetError where the table is of another machine or too few engines fit into the budget.
@@ -102,15 +106,15 @@ def validate(
         measured, facts = _kept(path, target.name)
         quiet = look_around(target.runtime != "ort-cpu")
         facts = facts or {**here, "disturbances": quiet.warnings}
-        for index, case in enumerate(wanted):
-            if len(measured.get(case, ())) < 1:
+        tasks = [(turn, case) for turn in range(_ROUNDS) for case in wanted]
+        for index, (turn, case) in enumerate(tasks):
+            if len(measured.get(case, ())) <= turn:
                 if clock() >= deadline:
                     break
-                repeats = _REPEATS if index % max(1, len(wanted) // _REPEATED) == 0 else 1
-                measured[case] = _measure(case, target, repeats, engines_dir)
+                measured[case] = (*measured.get(case, ()), _measure(case, target, engines_dir))
                 _save(path, target.name, measured, facts)
             if on_progress:
-                on_progress(index + 1, len(wanted), "engine")
+                on_progress(index + 1, len(tasks), "engine")
     pairs = [Pair(*case, measured[case], predictor.latency_ms(*case)) for case in wanted if case in measured]
     if len(pairs) < _LEAST:
         raise TargetError(f"only {len(pairs)} engines were measured, at least {_LEAST} are needed; run it again with a larger --budget")
@@ -119,9 +123,9 @@ def validate(
     return result
 
 
-def _measure(case: Case, target: Target, repeats: int, engines_dir: Path | None) -> tuple[float, ...]:
+def _measure(case: Case, target: Target, engines_dir: Path | None) -> float:
     with PreparedEngine(case, target, engines_dir) as engine:
-        return tuple(round(engine.measure().median_ms, 5) for _ in range(repeats))
+        return round(engine.measure().median_ms, 5)
 
 
 def _save(path: Path, target: str, measured: dict[Case, tuple[float, ...]], facts: dict[str, Any]) -> None:

@@ -92,34 +92,17 @@ def fit(
     A step whose loss or gradient is not finite is skipped and counted; a TrainingError is raised when that does not end.
     """
     parameters = prepare(state, norms=settings.norm != "frozen")
-    average = Average(state, settings.ema) if settings.ema else None
-    training = Training(state, make_optimizer(parameters, settings), average, {}, FitReport())
-    if momentum:
-        set_momentum(training.optimizer, state, momentum)
-    if resume is not None and resume.path.exists():
-        training.load(resume.path)
-    team.wait()  # nobody writes before all have read
+    training = _start(state, parameters, settings, resume, momentum, team)
     report = training.report
     saved_at, started, in_a_row = time.monotonic(), time.monotonic() - report.seconds, 0
     going = report.steps < steps and not report.stopped_early
     stream = on_device(batches(report.steps * settings.accumulate), device) if going else iter(())
     while report.steps < steps and not report.stopped_early:
-        for group in training.optimizer.param_groups:
-            group["lr"] = learning_rate(report.steps, steps, settings)
-        seen = [0]
-        parts = _counted(islice(stream, settings.accumulate), seen)
-        loss = train_step(loss_of, parts, report.steps, training.optimizer, parameters, settings, team)
+        loss = _step(training, loss_of, islice(stream, settings.accumulate), parameters, settings, steps, team)
+        report.seconds = time.monotonic() - started
         in_a_row = 0 if loss is not None else in_a_row + 1
-        report.skipped += loss is None
         if in_a_row > MAX_SKIPPED_IN_A_ROW:
             raise TrainingError(f"the loss was not finite for {in_a_row} steps in a row at step {report.steps}; lower the learning rate")
-        report.steps += 1
-        report.images += seen[0] * team.world
-        report.seconds = time.monotonic() - started
-        if average is not None and loss is not None:
-            average.update(state, report.steps)
-        if loss is not None and (report.steps % 10 == 0 or report.steps in (1, steps)):
-            report.curve.append((report.steps, loss))
         if watch is not None and (report.steps % watch.every == 0 or report.steps == steps):
             _rate(training, watch, team)
         if on_step is not None:
@@ -131,6 +114,41 @@ def fit(
         momentum.clear()
         momentum |= named_momentum(training.optimizer, state)
     return _finish(training, parameters)
+
+
+def _start(
+    state: State, parameters: list[Tensor], settings: TrainSettings, resume: Resume | None, momentum: State | None, team: Team
+) -> Training:  # fmt: skip
+    """Return where a training begins: fresh, with an optimizer's state that it was given, or where it was interrupted."""
+    average = Average(state, settings.ema) if settings.ema else None
+    training = Training(state, make_optimizer(parameters, settings), average, {}, FitReport())
+    if momentum:
+        set_momentum(training.optimizer, state, momentum)
+    if resume is not None and resume.path.exists():
+        training.load(resume.path)
+    team.wait()  # nobody writes before all have read
+    return training
+
+
+def _step(
+    training: Training, loss_of: LossFunction, parts: Iterator[Batch], parameters: list[Tensor], settings: TrainSettings, steps: int,
+    team: Team,
+) -> float | None:  # fmt: skip
+    """Do the next of `steps` optimizer steps and write it into the report; return its loss, None where it was skipped."""
+    report, seen = training.report, [0]
+    for group in training.optimizer.param_groups:
+        group["lr"] = learning_rate(report.steps, steps, settings)
+    loss = train_step(loss_of, _counted(parts, seen), report.steps, training.optimizer, parameters, settings, team)
+    report.steps += 1
+    report.images += seen[0] * team.world
+    if loss is None:
+        report.skipped += 1
+        return None
+    if training.average is not None:
+        training.average.update(training.state, report.steps)
+    if report.steps % 10 == 0 or report.steps in (1, steps):
+        report.curve.append((report.steps, loss))
+    return loss
 
 
 def _counted(parts: Iterator[Batch], seen: list[int]) -> Iterator[Batch]:

@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 
 import pytest
 from onnx import helper
@@ -79,7 +80,9 @@ def test_runs_continue_where_they_stopped(measured, plan, tmp_path):
     measured.clear()
     progress = []
     full = measure_table(CPU, plan, budget_s=1e9, path=path, on_progress=lambda *step: progress.append(step))
-    assert not set(first) & set(measured)
+    missing = [task for task in (*plan.blocks, *plan.engines) if task not in first]
+    assert set(measured[: len(missing)]) == set(missing)  # what is missing comes before a second round
+    assert {measured.count(task) for task in missing} == {measure.ROUNDS} and full.provenance["rounds"] == measure.ROUNDS
     assert set(part.blocks) < set(full.blocks) == set(plan.blocks)
     assert {(row.spec, row.size_hw) for row in full.engines} == set(plan.engines)
     assert progress[-1][0] == progress[-1][1]
@@ -87,6 +90,27 @@ def test_runs_continue_where_they_stopped(measured, plan, tmp_path):
     measured.clear()
     measure_table(CPU, plan, budget_s=1e9, path=path)
     assert not measured
+
+
+def test_the_least_of_the_rounds_counts(monkeypatch, plan, cases, tmp_path):
+    fast = {0: 3.0, 1: 2.0, 2: 4.0}
+    asked = Counter()
+
+    def timing(task):
+        asked[task] += 1
+        return Timing(fast[asked[task] - 1], 1.0, 5.0, 5)
+
+    monkeypatch.setattr(measure, "probe", lambda target: {"cpu": "test"})
+    monkeypatch.setattr(measure, "measure_block", lambda block, target, folder: timing(block))
+    monkeypatch.setattr(measure, "measure_engine", lambda case, target, folder: timing(case))
+    ticks = iter(range(100_000))
+    path, small = tmp_path / "table.json", TablePlan(plan.blocks[:4], plan.engines[:2])
+    once = measure_table(CPU, small, budget_s=16, path=path, clock=lambda: next(ticks))  # two readings of the clock for each task
+    assert once.provenance["rounds"] == 1 and {timing.median_ms for timing in once.blocks.values()} >= {3.0}
+    table = measure_table(CPU, small, budget_s=1e9, path=path)
+    assert table.provenance["rounds"] == 3
+    assert {timing.median_ms for timing in table.blocks.values()} == {row.timing.median_ms for row in table.engines} == {2.0}
+    assert len(table.engines) == 2
 
 
 def test_engines_come_among_the_first_quarter_of_the_blocks(cases):
