@@ -21,6 +21,7 @@ from jdnas.models.complexity import backbone_multiply_adds, multiply_adds, param
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.pipeline.prune import open_detector
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action
@@ -35,7 +36,7 @@ RATIOS = (0.1, 0.2, 0.3)
 def pruned(context: Context, state: State, method: str, ratio: float, stem: Path) -> tuple[State, DetectorSpec, dict[str, Any]]:
     """Prune with one of the methods and evaluate before any training; what comes out is kept at `stem` for all seeds.
 
-    Torch-Pruning's share of channels is the one that gives the multiply-adds of ours.
+    Torch-Pruning's share of channels is the one that gives the multiply-adds of ours. Both get fresh norm statistics alike.
     """
     if has_detector(stem):
         spec, smaller, meta = load_detector(stem)
@@ -47,8 +48,10 @@ def pruned(context: Context, state: State, method: str, ratio: float, stem: Path
         smaller, target = transform(state, decision), decision.target
         if method == "torch-pruning":
             smaller, target = prune_to(spec, state, multiply_adds(target, size_hw), size_hw, round_to=rules.width_step)
+    raw = evaluate_detector(context, target, smaller, size_hw)
+    smaller = with_fresh_statistics(context, target, smaller) if ratio else smaller
     metrics = evaluate_detector(context, target, smaller, size_hw)
-    meta = {"ap_before": metrics.ap, "ap50_before": metrics.ap50}
+    meta = {"ap_inherited_statistics": raw.ap, "ap_before": metrics.ap, "ap50_before": metrics.ap50}
     save_detector(stem, target, smaller, meta)
     return smaller, target, meta
 

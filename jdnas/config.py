@@ -67,11 +67,18 @@ class StudentSettings(Settings):
     `head_weight`, with a floor of `min_proposals` proposals and candidates. `inherit_optimizer`: a candidate goes on with its
     parent's optimizer state where shapes allow, instead of starting it anew. `snap_widths`: widths are pruned to those that the target
     has full use of, which its latency table tells.
+
+    `importance`: which channels go, by |gamma| alone (the paper) or times the weights that read them. `max_width_loss`: the share of
+    a width that one action takes before all others have lost as much. `bn_images`: after an action, norms get the statistics of so many
+    training images before training begins; 0 keeps the parent's.
     """
 
     width_step: int | None = Field(None, ge=1, description="None: that of the target's precision, 8 or for int8 32")
     min_width: int = Field(8, ge=1)
     prune_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.05, 0.1), min_length=1)
+    importance: Literal["gamma", "contribution"] = "contribution"
+    max_width_loss: float = Field(0.3, gt=0, le=1)
+    bn_images: int = Field(64, ge=0)
     extra_depth: int = Field(2, ge=0)
     max_cost_ratio: float = Field(0.97, gt=0, description="the student that leaves costs at most this share of the base")
     inherit_optimizer: bool = False
@@ -86,6 +93,7 @@ class StudentSettings(Settings):
         return ActionRules(
             width_step=self.width_step or width_step, min_width=self.min_width, prune_ratios=self.prune_ratios, heads=self.heads,
             head_ratios=self.head_ratios, head_weight=self.head_weight, min_proposals=self.min_proposals,
+            max_width_loss=self.max_width_loss, importance=self.importance,
             max_depths=tuple(depth + self.extra_depth for depth in base.depths),
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from jdnas.models.complexity import multiply_adds, parameters
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, canvas_sizes, for_trained_weights, pick_device
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import RunFolder
 from jdnas.pipeline.weights import WeightFile, is_own, open_weights
@@ -106,7 +107,7 @@ def prune(
             progress.say(f"  {line}")
         with progress.stage("Evaluating the detector as it came and as it was pruned", 2 * look):
             report: dict[str, Any] = {"base": _figures(spec, size_hw, evaluate_detector(context, spec, state, size_hw))}
-            spec, state = decision.target, transform(state, decision)
+            spec, state = decision.target, with_fresh_statistics(context, decision.target, transform(state, decision))
             metrics = evaluate_detector(context, spec, state, size_hw)
             report["pruned"] = _figures(spec, size_hw, metrics)
         if steps:

@@ -9,6 +9,7 @@ from typing import Any
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.pipeline.pool import teacher_of
 from jdnas.pipeline.storage import RunStorage
 from jdnas.search.workshop import Candidate, Outcome, size_key
@@ -75,7 +76,8 @@ class StudentWorkshop:
         state, images = self._parent_state(candidate), 0
         decision = self._decision(candidate, state)
         momentum = self._momentum(candidate, decision)
-        state = state if decision is None else transform(state, decision, consume=True)
+        if decision is not None:
+            state = with_fresh_statistics(context, student, transform(state, decision, consume=True))
         if candidate.choice != "base":
             settings = context.config.candidate_train
             teacher = teacher_of(context, self.pool, candidate.teacher, student)

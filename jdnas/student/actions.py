@@ -58,6 +58,9 @@ class ActionRules:
     `early` at generation 0 to `late` at generation `blend_generations`, since channel pruning gains most in early
     generations and the finer actions in later ones (Joint-DetNAS, Figure 6). A generation is one accepted candidate.
 
+    A channel pruning takes no more than the share `max_width_loss` of a width while others can give: the narrow layers at the input
+    would lose half of their channels first, and all that follows reads those. `importance` ranks the channels (`channel_scores`).
+
     `heads` makes the actions on neck and heads legal, which the paper has not; one of them is drawn with probability `head_weight`,
     and takes one of the shares `head_ratios`. `min_proposals` is the floor of proposals and candidates. `pays`, where given, maps a
     width to the widest one up to it that a device has full use of; pruned widths snap to it (`latency.plateaus`).
@@ -68,6 +71,8 @@ class ActionRules:
     min_depth: int = 1
     max_depths: tuple[int, ...] | None = None
     prune_ratios: tuple[float, ...] = (0.05, 0.1)
+    max_width_loss: float = 1.0
+    importance: Literal["gamma", "contribution"] = "gamma"
     early: tuple[float, float, float, float] = (0.1, 0.7, 0.1, 0.1)
     late: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
     blend_generations: int = 20

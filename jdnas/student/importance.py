@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from jdnas.models.weights import Place, State, axes_of, block_prefix, widths_of
 from jdnas.spec import DetectorSpec
 
 _STATISTIC = ".running_mean"
+Importance = Literal["gamma", "contribution"]
 
 
 def _norms(spec: DetectorSpec) -> Iterator[tuple[str, str]]:
@@ -36,15 +38,18 @@ def prunable_axes(spec: DetectorSpec) -> dict[str, tuple[str, ...]]:
     return axes
 
 
-def _relative(values: Tensor) -> Tensor | None:
-    """Divide magnitudes by their mean; None where they tell channels no better than chance: non-finite, all equal or all zero."""
+def _telling(values: Tensor) -> Tensor | None:
+    """Return magnitudes; None where they tell channels no better than chance: non-finite or all equal."""
     magnitudes = values.detach().abs().double().cpu()
-    if not bool(magnitudes.isfinite().all()):
+    if not bool(magnitudes.isfinite().all()) or bool(magnitudes.max() == magnitudes.min()):
         return None
-    if bool(magnitudes.max() == magnitudes.min()):
-        return None
-    mean = magnitudes.mean()
-    return magnitudes / mean if mean > 0 else None
+    return magnitudes
+
+
+def _relative(values: Tensor) -> Tensor | None:
+    """Return magnitudes over their mean; None where they tell nothing."""
+    magnitudes = _telling(values)
+    return None if magnitudes is None else magnitudes / magnitudes.mean()
 
 
 def _per_channel(magnitudes: Tensor, width: int) -> Tensor:
@@ -53,11 +58,12 @@ def _per_channel(magnitudes: Tensor, width: int) -> Tensor:
 
 
 def _averaged(spec: DetectorSpec, found: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Average the relative magnitudes of each axis; channels of an axis without any are worth 1, the average."""
+    """Average the magnitudes of each axis, in units of the mean over all channels; those of an axis without any are worth that mean."""
     widths = widths_of(spec)
     groups: dict[str, list[Tensor]] = {axis: [] for axis, _ in _norms(spec)}
+    unit = torch.cat([scores for _, scores in found]).mean() if found else 1.0
     for axis, scores in found:
-        groups[axis].append(scores)
+        groups[axis].append(scores / unit)
     return {
         axis: torch.stack(scores).mean(0) if scores else torch.ones(widths[axis], dtype=torch.float64) for axis, scores in groups.items()
     }
@@ -65,7 +71,7 @@ def _averaged(spec: DetectorSpec, found: list[tuple[str, Tensor]]) -> dict[str, 
 
 def _gamma_scores(state: State, spec: DetectorSpec) -> list[tuple[str, Tensor]]:
     widths = widths_of(spec)
-    scored = ((axis, _relative(_per_channel(state[f"{norm}.weight"], widths[axis]))) for axis, norm in _norms(spec))
+    scored = ((axis, _telling(_per_channel(state[f"{norm}.weight"], widths[axis]))) for axis, norm in _norms(spec))
     return [(axis, scores) for axis, scores in scored if scores is not None]
 
 
@@ -76,13 +82,28 @@ def _weight_scores(state: State, spec: DetectorSpec) -> list[tuple[str, Tensor]]
     return [(axis, scores) for axis, scores in scored if scores is not None]
 
 
-def channel_scores(state: State, spec: DetectorSpec) -> dict[str, Tensor]:
-    """Return the importance of every channel (every whole group, in grouped axes) of every prunable axis: float64 `[width]`, mean 1.
+def _read(state: State, spec: DetectorSpec) -> dict[str, Tensor]:
+    """Return how much is read of the channels of each axis: weight magnitudes relative to their layer's mean, averaged over layers."""
+    found: dict[str, list[Tensor]] = {}
+    for name, axes in axes_of(spec).items():
+        axis = axes[1] if len(axes) > 1 else None
+        if axis is not None:
+            magnitudes = state[name].detach().abs().double().cpu().transpose(0, 1).flatten(1).mean(1)
+            relative = _relative(_per_channel(magnitudes, axis.width))
+            if relative is not None:
+                found.setdefault(axis.name, []).append(relative)
+    return {axis: torch.stack(scores).mean(0) for axis, scores in found.items()}
 
-    Network slimming's |gamma| (Liu et al. 2017), with two choices for a ranking over all axes. The gammas of a norm are divided
-    by their mean, because their scale says as much about the layer after it as about its channels; and an axis that several norms
-    write (residual outputs and downsample paths, expansion and depthwise) gets the mean over its norms, not their sum, so that
-    wide groups are neither spared nor sought. Norms of equal gammas, such as those of a new identity block, do not vote.
+
+def channel_scores(state: State, spec: DetectorSpec, importance: Importance = "gamma") -> dict[str, Tensor]:
+    """Return the importance of every channel (every whole group, in grouped axes) of every prunable axis: float64 `[width]`.
+
+    Network slimming's |gamma| (Liu et al. 2017), in units of its mean over all channels. An axis that several norms write (residual
+    outputs and downsample paths, expansion and depthwise) gets the mean over its norms, not their sum, so that wide groups are neither
+    spared nor sought. Dividing each norm's gammas by their own mean, as dependency-graph pruners do, was tried and is worse
+    (docs/pruning.md). Norms of equal gammas, such as those of a new identity block, do not vote.
+
+    `contribution` multiplies that by the weights that read a channel: a norm says how large its output is, they say what becomes of it.
 
     Where no norm at all tells channels apart, for instance after folding, the L1 norm of the convolution weights that write a
     channel takes the place of |gamma|, with a UserWarning.
@@ -91,7 +112,11 @@ def channel_scores(state: State, spec: DetectorSpec) -> dict[str, Tensor]:
     if not found:
         warnings.warn("norm weights are all equal or not finite: channels are ranked by the L1 norm of their weights", stacklevel=2)
         found = _weight_scores(state, spec)
-    return _averaged(spec, found)
+    scores = _averaged(spec, found)
+    if importance == "gamma":
+        return scores
+    read = _read(state, spec)
+    return {axis: score * read[axis] if axis in read and len(read[axis]) == len(score) else score for axis, score in scores.items()}
 
 
 def writer_scores(state: State, spec: DetectorSpec, axis: str) -> Tensor:

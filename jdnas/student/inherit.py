@@ -96,8 +96,12 @@ def _decide_rearrange(state: State, spec: DetectorSpec, action: Action, rules: A
 
 @dataclass(frozen=True)
 class _Unit:
-    """Channels that go together: of each axis of one width, `count` of its least important ones (or whole groups) that are left."""
+    """Channels that go together: of each axis of one width, `count` of its least important ones (or whole groups) that are left.
 
+    `late` units would take more of their width than one action should, and go after all others.
+    """
+
+    late: bool
     score: float
     order: tuple[int, int]
     width: str
@@ -110,13 +114,14 @@ def _units(spec: DetectorSpec, rankings: Mapping[str, list[Tensor]], scores: Map
     units = []
     for rank, (width, orders) in enumerate(rankings.items()):
         group = group_width_of(spec, width)
-        left = len(orders[0]) * group
+        left = full = len(orders[0]) * group
         while (lower := rules.narrower(left, group)) is not None:
             start, stop = (len(orders[0]) - channels // group for channels in (left, lower))
             means = [float(s[o[start:stop]].mean()) for s, o in zip(scores[width], orders, strict=True)]
-            units.append(_Unit(sum(means) / len(means), (rank, start), width, left - lower, len(orders)))
+            late = full - lower > rules.max_width_loss * full
+            units.append(_Unit(late, sum(means) / len(means), (rank, start), width, left - lower, len(orders)))
             left = lower
-    return sorted(units, key=lambda unit: (unit.score, unit.order))
+    return sorted(units, key=lambda unit: (unit.late, unit.score, unit.order))
 
 
 def _choose(units: list[_Unit], goal: float) -> dict[str, int]:
@@ -134,7 +139,7 @@ def _choose(units: list[_Unit], goal: float) -> dict[str, int]:
 def _decide_channels(state: State, spec: DetectorSpec, action: Action, rules: ActionRules) -> Decision:
     if not 0 < action.ratio < 1:
         raise _illegal(action, spec, f"ratio {action.ratio} is not between 0 and 1")
-    by_axis, axes = channel_scores(state, spec), prunable_axes(spec)
+    by_axis, axes = channel_scores(state, spec, rules.importance), prunable_axes(spec)
     scores = {width: [by_axis[axis] for axis in axes[width]] for width in prunable_widths(spec)}
     rankings = {width: [torch.argsort(s, stable=True) for s in group] for width, group in scores.items()}
     total = sum(len(s) * group_width_of(spec, width) for width, group in scores.items() for s in group)

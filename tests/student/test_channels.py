@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -71,6 +73,20 @@ def test_the_least_important_channels_of_all_axes_go_first() -> None:
     evolved = transform(state, two)
     name = "backbone.stages.2.0.conv2.conv.weight"
     assert torch.equal(evolved[name], state[name][:, [0, 2, 3, 5, 6, 7]])
+
+
+def test_a_width_loses_no_more_than_its_share_while_others_can_give() -> None:
+    spec = plain_spec("resnet_basic", width=8, depth=1)
+    state = random_state(spec)
+    weak = torch.tensor([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 9.0, 9.0])
+    state["backbone.stages.2.0.conv1.norm.weight"] = weak
+    free = decide(state, spec, Action("prune_channels", ratio=6 / 64), RULES).target
+    assert prunable_widths(free)["s2.b0"] == 2
+    held = decide(state, spec, Action("prune_channels", ratio=6 / 64), replace(RULES, max_width_loss=0.3)).target
+    lost = {width: 8 - size for width, size in prunable_widths(held).items() if size < 8}
+    assert lost.pop("s2.b0") == 2 and set(lost.values()) == {2} and len(lost) == 2
+    most = decide(state, spec, Action("prune_channels", ratio=0.7), replace(RULES, max_width_loss=0.3)).target
+    assert sum(prunable_widths(most).values()) < 0.45 * 64  # beyond its share where nothing else is left
 
 
 def test_widths_off_the_step_are_rounded_down_to_it() -> None:
