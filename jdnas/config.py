@@ -102,7 +102,8 @@ class RunConfig(Settings):
     """Everything that decides a run of `jdnas optimize`; the run folder keeps it as config.yaml.
 
     `pretrained_lr_factor`: factor on every learning rate where the base starts from trained weights, which large steps would undo.
-    `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more.
+    `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more. `estimate_first`: measure
+    a training step before the run starts, and say how long it will take.
     """
 
     base: str = "r18"
@@ -126,6 +127,7 @@ class RunConfig(Settings):
     parity_images: int = Field(32, ge=1)
     benchmark_seconds: float = Field(10.0, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)
+    estimate_first: bool = False
 
     @property
     def width_step(self) -> int:

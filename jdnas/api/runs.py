@@ -17,6 +17,7 @@ from jdnas.config import RunConfig
 from jdnas.distill.settings import Method
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.pipeline.distillation import distill_alone
+from jdnas.pipeline.estimate import Estimate, estimate
 from jdnas.pipeline.placement import LOCAL, Placement
 from jdnas.pipeline.pool_quality import SubnetQuality, evaluate_run
 from jdnas.pipeline.progress import JobProgress
@@ -46,6 +47,22 @@ def optimize(
     said = command or f"jdnas.optimize(preset={str(Path(run_dir) / 'config.yaml')!r})"
     job.optimize(config, Path(run_dir), resume=resume, console=console or Console(), command=said, quiet=quiet, placement=placement)
     return Run(Path(run_dir))
+
+
+def plan(
+    *, base: str | None = None, target: str | None = None, data: PathLike | None = None, preset: PathLike | None = None,
+    weights: PathLike | None = None, trials: int | None = None, max_latency_ms: float | None = None, min_ap: float | None = None,
+    seed: int | None = None, device: str | None = None, settings: Settings | None = None, resumed: PathLike | None = None,
+    quiet: bool = False, console: Console | None = None,
+) -> Estimate:  # fmt: skip
+    """Say what `optimize` with the same arguments would do: steps, images, time and memory, from a short probe on this machine.
+
+    Nothing is written and nothing is kept. `resumed` is a run folder whose settings come first.
+    """
+    given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
+    goals = Goals(trials, max_latency_ms, min_ap)
+    config = run_config(given, preset=preset, settings=settings, resumed=None if resumed is None else Path(resumed), goals=goals)
+    return estimate(config, console=console or Console(), quiet=quiet)
 
 
 def train(

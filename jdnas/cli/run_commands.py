@@ -70,17 +70,27 @@ def optimize(
     weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None, min_ap: MinAp = None, seed: Seed = None,
     device: Device = None, executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None,
     gpus_per_trial: GpusPerTrial = None, cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None,
-    resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
+    resume: Resume = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print steps, images, estimated time and memory, and do nothing.")] = False,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Do the whole job: train the base and the teacher pool, search, export, check, benchmark, report.
 
     Example: jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir runs/demo
     """
     import jdnas
-    from jdnas.cli.tables import summary_table
+    from jdnas.cli.tables import plan_table, summary_table
 
     output, settings = Output(quiet, as_json), overrides(override)
     placement = placement_from(executor, ray_address, workers, gpus_per_trial, cpus_per_trial, storage)
+    if plan:
+        found = jdnas.plan(
+            base=base, target=target, data=data, preset=preset, weights=weights, trials=trials, max_latency_ms=max_latency_ms,
+            min_ap=min_ap, seed=seed, device=device, settings=settings, resumed=run_dir if resume else None, quiet=quiet,
+            console=output.console,
+        )  # fmt: skip
+        output.result(found.to_dict(), plan_table(found), *found.notes)
+        return
     with resumable():
         run = jdnas.optimize(
             base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,

@@ -7,9 +7,11 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from jdnas.models.complexity import multiply_adds, parameters
+from jdnas.pipeline.progress import clock_text
 
 if TYPE_CHECKING:
     from jdnas.api.students import Choice
+    from jdnas.pipeline.estimate import Estimate
     from jdnas.pipeline.pool_quality import SubnetQuality
     from jdnas.teacher.space import SubnetSpace
     from latency.validation import Validation
@@ -33,6 +35,21 @@ def summary_table(summary: dict[str, Any]) -> Table:
             role, f"{row['ap']:.3f}", f"{row['ap50']:.3f}", f"{row['latency_ms']:.2f}", f"{row['fps']:.1f}", f"{row['flops_g']:.2f}",
             f"{row['params_m']:.2f}", f"{width}x{height}",
         )  # fmt: skip
+    return table
+
+
+def plan_table(found: "Estimate") -> Table:
+    """Return the steps of a run with what each would take."""
+    table = Table(title=found.line(), title_justify="left", box=SIMPLE)
+    table.add_column("step")
+    for column in ("training images", "images evaluated", "time", "memory"):
+        table.add_column(column, justify="right")
+    for step in found.steps:
+        memory = "not estimated" if step.memory_gib is None else f"{step.memory_gib:.2f} GiB"
+        seconds = "not estimated" if step.seconds is None else clock_text(step.seconds)
+        table.add_row(step.name, f"{step.train_images:,}", f"{step.look_images:,}", seconds, memory)
+    if found.images_gib:
+        table.caption, table.caption_justify = f"decoded images: {found.images_gib:.2f} GiB of memory or disk on top", "left"
     return table
 
 

@@ -11,10 +11,11 @@ from jdnas.models.weights import State
 from jdnas.pipeline.base import check_sources, ensure_base
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.deliver import deliver
+from jdnas.pipeline.estimate import estimate_of
 from jdnas.pipeline.placement import LOCAL, Placement, bring_home, check_placement
 from jdnas.pipeline.plan import WorkPlan, work_plan
 from jdnas.pipeline.pool import ensure_pool
-from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.progress import JobProgress, counting
 from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.pipeline.search import Control, ensure_control, run_search
 from jdnas.pipeline.speed import check_target, cost_name, foreign_table, make_cost, speeds, unmeasured_note
@@ -53,6 +54,10 @@ def optimize(
     plan = work_plan(context)
     progress = JobProgress(console, plan.total, quiet=quiet)
     _announce(context, plan, progress)
+    if config.estimate_first and not has_detector(context.folder.base):
+        with counting(console, quiet=quiet) as count:
+            expected = estimate_of(context, count)
+        progress.say("\n".join([expected.line(), *(f"  {note}" for note in expected.notes)]))
     with run_lock(context.folder), progress.running():
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)

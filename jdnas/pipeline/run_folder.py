@@ -13,9 +13,8 @@ from jdnas.config import RunConfig, dump, resolve_kept
 from jdnas.errors import CheckpointError, ConfigError
 from jdnas.search.settings import BUDGETS
 
-MAY_CHANGE = frozenset(
-    {"preset", "device", "checkpoint_seconds", "data_settings.workers", "data_settings.cache", *(f"search.{budget}" for budget in BUDGETS)}
-)  # fmt: skip
+_OF_THE_MACHINE = ("preset", "device", "checkpoint_seconds", "estimate_first", "data_settings.workers", "data_settings.cache")
+MAY_CHANGE = frozenset({*_OF_THE_MACHINE, *(f"search.{budget}" for budget in BUDGETS)})
 
 
 @dataclass(frozen=True, slots=True)

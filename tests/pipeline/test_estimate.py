@@ -1,0 +1,98 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from jdnas.config import RunConfig, resolve
+from jdnas.errors import ConfigError, DataError
+from jdnas.models.complexity import multiply_adds
+from jdnas.pipeline import probe as probing
+from jdnas.pipeline.context import Context, load_context
+from jdnas.pipeline.estimate import _added_up, estimate, estimate_of
+from jdnas.pipeline.plan import work_plan
+from jdnas.pipeline.probe import Probe, _saved_for_backward, probe
+from jdnas.pipeline.run_folder import RunFolder
+from jdnas.teacher.space import make_space
+from tests.pipeline.conftest import NANO, jdnas
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return load_context(resolve(str(NANO), {}), RunFolder(tmp_path_factory.mktemp("estimate") / "run"))
+
+
+def silent(what: str, done: int, total: int) -> None: ...
+
+
+def test_the_sum_by_hand(context: Context) -> None:
+    """12 training and 6 validation images at two sizes; base and candidates 12 images, phases 8 and 12, batch 4."""
+    space = make_space(context.base_spec, context.config.pool)
+    base, largest = (Probe(look, train, 0.5, 2**30, 2**28) for look, train in ((1.0, 4.0), (2.0, 10.0)))
+    found = _added_up(context, space, base, replace(largest, weight_bytes=2**31))
+    small, large = (multiply_adds(context.base_spec, size) for size in context.sizes_hw)
+    share = (small / large + 1) / 2
+    steps = {step.name.split(",")[0]: step for step in found.steps}
+    images = work_plan(context).images
+    assert steps["base"].train_images == images["base"] == 12
+    assert steps["base"].seconds == pytest.approx(12 * (share * 4 + 0.5) + 6)
+    assert steps["teacher pool"].train_images == images["pool"] == 20
+    low, high = (multiply_adds(spec, context.base_size_hw) for spec in (context.base_spec, space.largest))
+    smallest = 4 + 6 * (multiply_adds(space.smallest, context.base_size_hw) - low) / (high - low)
+    nets = 12 + 8 * (share * 10 + 0.5) + 12 * (share * (10 + smallest + 4) + 0.5)
+    assert steps["teacher pool"].seconds == pytest.approx(nets)
+    candidate = images["candidate"]
+    assert steps["search"].train_images == 3 * candidate and steps["search"].look_images == 3 * 2 * 6
+    assert steps["search"].seconds == pytest.approx(3 * (candidate * (share * (4 + 2) + 0.5) + 2 * 6 * share))
+    assert steps["control"].seconds == pytest.approx(candidate * (share * 4 + 0.5) + 6)
+    assert found.seconds == pytest.approx(sum(step.seconds for step in found.steps))
+    assert steps["base"].memory_gib == pytest.approx(4 + 4 / 4), "weights, gradient and two moments of AdamW; four images at a time"
+    assert steps["search"].memory_gib == pytest.approx(4 + 1 + 2) and found.memory_gib == pytest.approx(2 * 4 + 1)
+
+
+def test_what_was_not_measured_is_not_made_up(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "LONGEST_STEP_S", 0.0)
+    found = estimate_of(context, silent)
+    assert found.seconds is None and found.memory_gib is None
+    assert [step.seconds is None for step in found.steps] == [True] * 4 + [False]
+    assert "not estimated" in found.line() and any("plan on the machine" in note for note in found.notes)
+
+
+def test_a_probe_measures_and_leaves_nothing_behind(context: Context) -> None:
+    before = torch.random.get_rng_state()
+    base, largest = (probe(context, spec) for spec in (context.base_spec, make_space(context.base_spec, context.config.pool).largest))
+    assert base.train_s is not None and base.train_s > base.look_s > 0 and base.load_s > 0
+    assert largest.weight_bytes > base.weight_bytes > 0
+    assert largest.activation_bytes is not None and base.activation_bytes is not None
+    assert largest.activation_bytes > base.activation_bytes > 0
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_bytes_for_the_backward_pass_by_hand() -> None:
+    weight = torch.ones(10, 10, requires_grad=True)
+    x = torch.ones(5, 10)
+    with _saved_for_backward({weight.untyped_storage().data_ptr()}) as saved:
+        y = (x @ weight).exp()  # keeps x for the weight's gradient, and its own result
+    assert sum(saved.values()) == 4 * (50 + 50)
+    y.sum().backward()
+
+
+def test_plan_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = jdnas("optimize", "--plan", "--json", "--preset", NANO, "--run-dir", "run")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [step["name"] for step in found["steps"]][:2] == ["base", "teacher pool"] and found["seconds"] > 0
+    assert found["device"] == "cpu" and found["memory_gib"] > 0 and found["disk_gib"] > 0
+    assert list(tmp_path.iterdir()) == []
+    code, out, _ = jdnas("optimize", "--plan", "--preset", NANO, "--quiet")
+    assert code == 0 and out == ""
+
+
+def test_plan_refuses_what_a_run_would(tmp_path: Path) -> None:
+    for wrong, error in (({"base": "r17"}, ConfigError), ({"data": str(tmp_path / "nowhere")}, DataError)):
+        config: RunConfig = resolve(str(NANO), wrong)
+        with pytest.raises(error):
+            estimate(config, console=Console(), quiet=True)
