@@ -1,5 +1,6 @@
 """Settings of a run: pydantic models read from YAML presets, files and `--set` overrides. Unknown keys are errors."""
 
+import importlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,7 +13,7 @@ from jdnas.errors import ConfigError, unknown_name
 from jdnas.search.settings import SearchSettings
 from jdnas.settings import Settings
 from jdnas.spec import DetectorSpec
-from jdnas.student.actions import ActionRules
+from jdnas.student.actions import ActionRules, ExtraAction
 from jdnas.teacher.settings import PoolSettings
 from jdnas.training.schedule import schedule_named
 from jdnas.training.settings import TrainSettings
@@ -70,7 +71,8 @@ class StudentSettings(Settings):
 
     `importance`: which channels go, by |gamma| alone (the paper) or times the weights that read them. `max_width_loss`: the share of
     a width that one action takes before all others have lost as much. `bn_images`: after an action, norms get the statistics of so many
-    training images before training begins; 0 keeps the parent's.
+    training images before training begins; 0 keeps the parent's. `extra_actions`: further kinds,
+    as MODULE:NAME of an `ExtraAction` that Python can import.
     """
 
     width_step: int | None = Field(None, ge=1, description="None: that of the target's precision, 8 or for int8 32")
@@ -87,6 +89,7 @@ class StudentSettings(Settings):
     head_ratios: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.125, 0.25), min_length=1)
     head_weight: float = Field(0.3, ge=0, lt=1)
     min_proposals: int = Field(32, ge=1)
+    extra_actions: tuple[str, ...] = ()
 
     def rules(self, base: DetectorSpec, *, width_step: int = 8) -> ActionRules:
         """Return the rules of student actions around a base; `width_step` counts where the settings have none."""
@@ -94,8 +97,22 @@ class StudentSettings(Settings):
             width_step=self.width_step or width_step, min_width=self.min_width, prune_ratios=self.prune_ratios, heads=self.heads,
             head_ratios=self.head_ratios, head_weight=self.head_weight, min_proposals=self.min_proposals,
             max_width_loss=self.max_width_loss, importance=self.importance,
-            max_depths=tuple(depth + self.extra_depth for depth in base.depths),
+            max_depths=tuple(depth + self.extra_depth for depth in base.depths), extra=tuple(map(extra_action, self.extra_actions)),
         )  # fmt: skip
+
+
+def extra_action(place: str) -> ExtraAction:
+    """Import the action that MODULE:NAME names; a ConfigError says why there is none."""
+    module, _, name = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"extra action {place!r} cannot be imported ({error}); it is written MODULE:NAME, of a module on the Python path"
+        ) from error
+    if not isinstance(found, ExtraAction):
+        raise ConfigError(f"extra action {place!r} is a {type(found).__name__}, not a jdnas.student.actions.ExtraAction")
+    return found
 
 
 class RunConfig(Settings):

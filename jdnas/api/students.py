@@ -18,7 +18,7 @@ from jdnas.sizes import SizeHW, size_hw_from_text
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, ActionRules, kind_weights, legal_actions, sample_action
 from jdnas.student.explain import explain as difference
-from jdnas.student.heads import head_size
+from jdnas.student.heads import HEAD_KINDS, head_size
 from jdnas.student.inherit import evolve
 from jdnas.teacher.space import SubnetSpace, make_space
 
@@ -74,6 +74,8 @@ def _what(action: Action, spec: DetectorSpec, rules: ActionRules) -> str:
         return f"an identity block after stage {action.stage}'s last ({spec.depths[action.stage]} blocks)"
     if action.kind == "rearrange":
         return f"the least important block of stage {action.stage} to stage {action.target}"
+    if action.kind not in HEAD_KINDS:
+        return f"stage {action.stage}" if action.stage != -1 else ""
     size = head_size(spec, action.kind)
     return f"{size} to {rules.smaller_head_size(action.kind, size, action.ratio)}"
 

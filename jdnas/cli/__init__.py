@@ -10,6 +10,7 @@ import jdnas.cli.data_commands as data_commands
 import jdnas.cli.latency_commands as latency_commands
 import jdnas.cli.machine_commands as machine_commands
 import jdnas.cli.model_commands as model_commands
+import jdnas.cli.reproduce_commands as reproduce_commands
 import jdnas.cli.run_commands as run_commands
 import jdnas.cli.serve_commands as serve_commands
 import jdnas.cli.student_commands as student_commands
@@ -22,6 +23,7 @@ app = typer.Typer(
 run_commands.register(app)
 model_commands.register(app)
 student_commands.register(app)
+reproduce_commands.register(app)
 serve_commands.register(app)
 data_commands.register(app)
 machine_commands.register(app)

@@ -104,7 +104,30 @@ def prune(
     output.result(done.record | {"out": str(out)}, f"{out}: {report_line(done.record)}")
 
 
+def upgrade(
+    weights: Annotated[Path, typer.Option(help="The trained detector: of jdnas, or what `jdnas import` reads.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")] = Path("upgraded.safetensors"),
+    deform: Annotated[str | None, typer.Option(help="Stages whose 3x3 convolutions become deformable, such as c3,c4,c5.")] = None,
+    modulated: Annotated[bool, typer.Option("--modulated", help="Modulated deformable convolutions (DCNv2).")] = False,
+    head: Annotated[str | None, typer.Option(help="cascade: three box heads, one after the other.")] = None,
+) -> None:  # fmt: skip
+    """Give a trained detector deformable convolutions or a cascade head; it keeps its weights, and is to be trained on.
+
+    Deformable stages need a family with bottleneck blocks. Train on with `jdnas distill`, or without a teacher with `jdnas train`.
+
+    Example: jdnas upgrade --weights runs/x101/student/student.safetensors --deform c3,c4,c5 --head cascade --out upgraded.safetensors
+    """
+    from jdnas.errors import ConfigError, unknown_name
+    from jdnas.pipeline.upgrade import upgrade_detector
+
+    if head not in (None, "cascade"):
+        raise ConfigError(unknown_name("head", head, ("cascade",)))
+    lines = upgrade_detector(weights, out, deform=deform, modulated=modulated, cascade=head == "cascade")
+    print("\n".join((*lines, f"{out} written; train it on with: jdnas train --weights {out}, or jdnas distill --student {out}")))
+
+
 def register(root: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     root.command()(prune)
+    root.command()(upgrade)
     root.add_typer(app, name="student", help="The student's actions: what may be done to an architecture.")

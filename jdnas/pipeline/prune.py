@@ -76,11 +76,11 @@ def prune_action(kind: str, ratio: float) -> Action:
 
 
 def check_out(out: Path, weights: Path) -> None:
-    """Raise a ConfigError where the pruned detector cannot be written to `out`."""
+    """Raise a ConfigError where what is made of the detector in `weights` cannot be written to `out`."""
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, got {out}")
     if out.resolve().with_suffix("") == weights.resolve().with_suffix(""):
-        raise ConfigError(f"--out {out} would overwrite the detector that is pruned; choose another file")
+        raise ConfigError(f"--out {out} would overwrite the detector that it is made from; choose another file")
     if out.parent.exists() and not out.parent.is_dir():
         raise CheckpointError(f"{out.parent} is a file; choose another --out")
 

@@ -63,7 +63,7 @@ class StudentWorkshop:
     def _decision(self, candidate: Candidate, state: State) -> Decision | None:
         if candidate.action is None:
             return None
-        return decide(state, candidate.origin, Action.from_dict(candidate.action), self.rules, seed=candidate.seed)
+        return decide(state, candidate.origin, Action.from_dict(candidate.action, self.rules.extra), self.rules, seed=candidate.seed)
 
     def evolve(self, candidate: Candidate) -> DetectorSpec:
         """Decide what the candidate's action does to its parent and return the resulting spec."""

@@ -5,16 +5,18 @@ Nothing here touches weights; `jdnas.student.inherit` applies an action to a det
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.spec import DetectorSpec
 from jdnas.student.heads import HEAD_KINDS, HeadKind, head_size
 
+if TYPE_CHECKING:  # looks at weights
+    from jdnas.student.inherit import Decide
+
 BackboneKind = Literal["prune_layer", "prune_channels", "add_layer", "rearrange"]
-ActionKind = BackboneKind | HeadKind
 ACTION_KINDS: tuple[BackboneKind, ...] = get_args(BackboneKind)
 
 
@@ -25,10 +27,11 @@ class Action:
     prune_layer: the block of `stage` (-1: of any stage) at `position` (-1: the least important one). prune_channels: the
     share `ratio` of all prunable channels. add_layer: an identity block in `stage` at `position` (-1: after the last).
     rearrange: the block of `stage` at `position` (-1: the least important one) moves to the neighbour stage `target`.
-    The kinds of `jdnas.student.heads` take the share `ratio` off one width or count of the neck, RPN or box head.
+    The kinds of `jdnas.student.heads` take the share `ratio` off one width or count of the neck, RPN or box head. Further kinds are
+    those of `ExtraAction`.
     """
 
-    kind: ActionKind
+    kind: str
     stage: int = -1
     target: int = -1
     position: int = -1
@@ -39,14 +42,33 @@ class Action:
         return asdict(self)
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> "Action":
-        """Read what `to_dict` wrote; a ConfigError says what does not fit."""
-        if data.get("kind") not in (*ACTION_KINDS, *HEAD_KINDS):
-            raise ConfigError(unknown_name("action", str(data.get("kind")), (*ACTION_KINDS, *HEAD_KINDS)))
+    def from_dict(data: Mapping[str, Any], extra: "Iterable[ExtraAction]" = ()) -> "Action":
+        """Read what `to_dict` wrote, of the known kinds and the `extra` ones; a ConfigError says what does not fit."""
+        known = (*ACTION_KINDS, *HEAD_KINDS, *(one.kind for one in extra))
+        if data.get("kind") not in known:
+            raise ConfigError(unknown_name("action", str(data.get("kind")), known))
         try:
             return Action(**data)
         except TypeError as error:
             raise ConfigError(f"malformed action: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraAction:
+    """A kind of action that jdnas does not bring.
+
+    `weight` is how likely it is drawn, where those of the backbone kinds sum to 1. `legal` gives its legal actions on a spec; `decide`
+    says what one does to a student, and may look at the weights (see `jdnas.student.inherit.decide`).
+    """
+
+    kind: str
+    weight: float
+    legal: Callable[[DetectorSpec, "ActionRules"], Iterable[Action]]
+    decide: "Decide"
+
+    def __post_init__(self) -> None:
+        if self.kind in (*ACTION_KINDS, *HEAD_KINDS) or self.weight < 0:
+            raise ConfigError(f"an extra action needs a kind of its own and a weight of 0 or more, got {self.kind!r} and {self.weight:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +85,8 @@ class ActionRules:
 
     `heads` makes the actions on neck and heads legal, which the paper has not; one of them is drawn with probability `head_weight`,
     and takes one of the shares `head_ratios`. `min_proposals` is the floor of proposals and candidates. `pays`, where given, maps a
-    width to the widest one up to it that a device has full use of; pruned widths snap to it (`latency.plateaus`).
+    width to the widest one up to it that a device has full use of; pruned widths snap to it (`latency.plateaus`). `extra` kinds are legal
+    where they say so.
     """
 
     width_step: int = 8
@@ -81,6 +104,7 @@ class ActionRules:
     head_weight: float = 0.3
     min_proposals: int = 32
     pays: Callable[[int], int] | None = None
+    extra: tuple[ExtraAction, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.width_step, self.min_width, self.min_depth, self.blend_generations) < 1:
@@ -172,6 +196,8 @@ def _legal(spec: DetectorSpec, rules: ActionRules) -> Iterator[Action]:
         if rules.smaller_head_size(kind, head_size(spec, kind)) is not None:
             for ratio in rules.head_ratios:
                 yield Action(kind, ratio=ratio)
+    for one in rules.extra:
+        yield from one.legal(spec, rules)
 
 
 def legal_actions(spec: DetectorSpec, rules: ActionRules) -> list[Action]:
@@ -179,18 +205,19 @@ def legal_actions(spec: DetectorSpec, rules: ActionRules) -> list[Action]:
     return list(_legal(spec, rules))
 
 
-def kind_weights(generation: int, rules: ActionRules) -> dict[ActionKind, float]:
+def kind_weights(generation: int, rules: ActionRules) -> dict[str, float]:
     """Return how likely each kind of action is at a generation."""
     late = min(max(generation / rules.blend_generations, 0.0), 1.0)
     heads = rules.head_weight if rules.heads else 0.0
     backbone = zip(ACTION_KINDS, rules.early, rules.late, strict=True)
-    weights: dict[ActionKind, float] = {kind: (1 - heads) * ((1 - late) * a + late * b) for kind, a, b in backbone}
-    return weights | {kind: heads / len(HEAD_KINDS) for kind in HEAD_KINDS if heads}
+    weights: dict[str, float] = {kind: (1 - heads) * ((1 - late) * a + late * b) for kind, a, b in backbone}
+    weights |= {kind: heads / len(HEAD_KINDS) for kind in HEAD_KINDS if heads}
+    return weights | {one.kind: one.weight for one in rules.extra}
 
 
 def sample_action(spec: DetectorSpec, rng: random.Random, generation: int, rules: ActionRules) -> Action | None:
     """Draw a kind by its weight among those that are legal now, then one of its actions; None if nothing is legal."""
-    by_kind: dict[ActionKind, list[Action]] = {}
+    by_kind: dict[str, list[Action]] = {}
     for action in _legal(spec, rules):
         by_kind.setdefault(action.kind, []).append(action)
     weights = {kind: weight for kind, weight in kind_weights(generation, rules).items() if kind in by_kind and weight > 0}

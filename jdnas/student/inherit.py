@@ -4,7 +4,7 @@
 is kept per parameter, such as momentum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,9 @@ class Decision:
     kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     moved: tuple[Place, Place] | None = None
     seed: int = 0
+
+
+Decide = Callable[[State, DetectorSpec, Action, ActionRules, int], Decision]
 
 
 def _without_block(spec: DetectorSpec, places: Mapping[Place, Place], gone: Place) -> tuple[DetectorSpec, dict[Place, Place]]:
@@ -178,6 +181,9 @@ def decide(state: State, spec: DetectorSpec, action: Action, rules: ActionRules,
     `seed` is for the fresh weights of new blocks. Channel pruning removes the channels that rank lowest over all prunable axes, in
     steps of the target's width step, as close to the ratio as steps and minimum widths allow.
     """
+    for extra in rules.extra:
+        if action.kind == extra.kind:
+            return extra.decide(state, spec, action, rules, seed)
     if action.kind == "prune_channels":
         return _decide_channels(state, spec, action, rules)
     if action.kind == "rearrange":

@@ -6,7 +6,7 @@ import pytest
 HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "plotly", "numpy")
 COMMANDS = (
     "optimize", "train", "teacher train", "teacher space", "search", "search status", "report", "config", "export", "eval", "predict",
-    "complexity", "bases", "latency targets", "latency measure", "latency benchmark",
+    "complexity", "bases", "upgrade", "reproduce", "latency targets", "latency measure", "latency benchmark",
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""The paper's tables and figures, one function each: what to train, and how the results are laid out."""
