@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jdnas.api.data import check_data
+    from jdnas.api.data import check_data, split_data
     from jdnas.api.detector import Detector, load
-    from jdnas.api.detectors import bases, complexity, evaluate, export, import_weights, predict, prune, spec_of
+    from jdnas.api.detectors import bases, complexity, evaluate, export, import_weights, predict, prune, spec_of, upgrade
     from jdnas.api.devices import (
         adapt_latency,
         benchmark,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         targets,
         validate_latency,
     )
+    from jdnas.api.reproducing import reproduce_paper
     from jdnas.api.results import Run, Trained
     from jdnas.api.runs import (
         distill_student,
@@ -69,22 +70,25 @@ __all__ = [
     "prepare_latency",
     "prune",
     "repeat_latency",
+    "reproduce_paper",
     "resolve_settings",
     "sample_actions",
     "search_status",
     "search_students",
     "serve_engines",
     "spec_of",
+    "split_data",
     "student_actions",
     "targets",
     "train",
     "train_pool",
+    "upgrade",
     "validate_latency",
     "write_report",
 ]
 
 _PLACES = {
-    "data": ("check_data",),
+    "data": ("check_data", "split_data"),
     "detector": (
         "Detector",
         "load",

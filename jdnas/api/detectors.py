@@ -15,6 +15,7 @@ from jdnas.pipeline.progress import counting
 from jdnas.pipeline.prune import prune as prune_detector
 from jdnas.pipeline.prune import prune_action
 from jdnas.pipeline.single import evaluate_model, export_for_triton, export_model
+from jdnas.pipeline.upgrade import Upgraded, upgrade_detector
 from jdnas.pipeline.weights import import_weights as convert
 from jdnas.pipeline.weights import spec_of_weights
 from jdnas.presets import EXTRAS, NAMES, preset
@@ -97,6 +98,16 @@ def prune(
         console=console or Console(), quiet=quiet,
     )  # fmt: skip
     return Trained(Path(out), record)
+
+
+def upgrade(
+    weights: PathLike, *, out: PathLike = "upgraded.safetensors", deform: str | None = None, modulated: bool = False, cascade: bool = False
+) -> Upgraded:  # fmt: skip
+    """Give a trained detector deformable convolutions in the stages that `deform` names (`c3,c4,c5`), or a cascade head.
+
+    It keeps its weights and is to be trained on: with `distill_student`, or with `train` alone.
+    """
+    return upgrade_detector(Path(weights), Path(out), deform=deform, modulated=modulated, cascade=cascade)
 
 
 def spec_of(name: PathLike, *, classes: int = 80) -> DetectorSpec:

@@ -35,6 +35,28 @@ def check(
         raise typer.Exit(1)
 
 
+@app.command()
+def split(
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    annotations: Annotated[Path, typer.Argument(help="One COCO file; its file names are relative to the folder.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: images/, annotations/train.json and annotations/val.json.")],
+    val: Annotated[float, typer.Option(help="Share of the images of each class that is held out for validation.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Which images those are.")] = 0,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Make a data set with a training and a validation split out of one folder of images and one COCO file.
+
+    Image files are linked, or copied where the file system has no hard links.
+
+    Example: jdnas data split photos labels.json --out my_data
+    """
+    from jdnas.api import split_data
+
+    counts = split_data(images, annotations, out=out, val=val, seed=seed)
+    line = f"{out}: {counts['train']} training and {counts['val']} validation images; look at it with: jdnas data check {out}"
+    Output(as_json=as_json).result(counts | {"folder": str(out)}, line)
+
+
 def register(root: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     root.add_typer(app, name="data", help="Data sets: is this one fit for training?")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from jdnas.cli.run_commands import Device, Override, Quiet, _command
+from jdnas.cli.output import AsJson, Output, Quiet
+from jdnas.cli.run_commands import Device, Override, _command, overrides
 from jdnas.errors import ConfigError
 
 What = Annotated[str, typer.Argument(help="table1, table2, table3, table4, table5, table7, figure4, figure5, figure6, figure7, or all.")]
@@ -25,7 +26,7 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Where results are written; default: benchmarks/results/reproduce/SCALE.")] = None,
     weights: Weights = None, device: Device = None, override: Override = None,
     table_only: Annotated[bool, typer.Option("--table-only", help="Train nothing; lay out what is there.")] = False,
-    quiet: Quiet = False,
+    quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Make a table or figure of the paper: same layout, the paper's figures beside ours where the data is COCO.
 
@@ -34,27 +35,19 @@ def reproduce(
 
     Example: jdnas reproduce table1 --scale tiny
     """
-    from rich.console import Console
+    import jdnas
 
-    from jdnas.config import parse_overrides
-    from jdnas.reproduce.items import named
-    from jdnas.reproduce.items import reproduce as run
-    from jdnas.reproduce.lab import open_lab
-
-    named(what)
-    name = Path(scale).stem
-    settings = parse_overrides([*(override or []), *([] if device is None else [f"device={device}"])])
-    lab = open_lab(
-        scale, data=data, work=work or Path(f"runs/reproduce-{name}"), overrides=settings, weights=_pairs(weights or []), console=Console(),
-        quiet=quiet,
-    )  # fmt: skip
+    output = Output(quiet, as_json)
+    settings = overrides(override) | ({} if device is None else {"device": device})
     try:
-        files = run(what, lab, out or Path("benchmarks/results/reproduce") / name, scale=name, table_only=table_only)
+        files = jdnas.reproduce_paper(
+            what, scale=scale, data=data, work=work, out=out, weights=_pairs(weights or []), settings=settings, table_only=table_only,
+            quiet=quiet, console=output.console,
+        )  # fmt: skip
     except KeyboardInterrupt:
         print(f"\nstopped; nothing that was finished is lost. Continue with: {_command()}", file=sys.stderr)
         raise typer.Exit(130) from None
-    for file in files:
-        print(f"{file}\n\n{file.read_text()}")
+    output.result([str(file) for file in files], *(f"{file}\n\n{file.read_text()}" for file in files))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

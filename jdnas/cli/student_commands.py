@@ -110,6 +110,7 @@ def upgrade(
     deform: Annotated[str | None, typer.Option(help="Stages whose 3x3 convolutions become deformable, such as c3,c4,c5.")] = None,
     modulated: Annotated[bool, typer.Option("--modulated", help="Modulated deformable convolutions (DCNv2).")] = False,
     head: Annotated[str | None, typer.Option(help="cascade: three box heads, one after the other.")] = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Give a trained detector deformable convolutions or a cascade head; it keeps its weights, and is to be trained on.
 
@@ -117,13 +118,15 @@ def upgrade(
 
     Example: jdnas upgrade --weights runs/x101/student/student.safetensors --deform c3,c4,c5 --head cascade --out upgraded.safetensors
     """
+    from jdnas.api import upgrade as run
     from jdnas.errors import ConfigError, unknown_name
-    from jdnas.pipeline.upgrade import upgrade_detector
 
     if head not in (None, "cascade"):
         raise ConfigError(unknown_name("head", head, ("cascade",)))
-    lines = upgrade_detector(weights, out, deform=deform, modulated=modulated, cascade=head == "cascade")
-    print("\n".join((*lines, f"{out} written; train it on with: jdnas train --weights {out}, or jdnas distill --student {out}")))
+    made = run(weights, out=out, deform=deform, modulated=modulated, cascade=head == "cascade")
+    next_step = f"{out} written; train it on with: jdnas train --weights {out}, or jdnas distill --student {out}"
+    data = {"file": str(made.path), "spec": made.spec.to_dict(), "changes": list(made.changes)}
+    Output(as_json=as_json).result(data, "\n".join((*made.changes, next_step)))
 
 
 def register(root: typer.Typer) -> None:

@@ -1,5 +1,6 @@
 """`jdnas upgrade`: a trained detector with deformable convolutions or a cascade head, to be trained on."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,17 @@ def stages_from_text(text: str, spec: DetectorSpec) -> tuple[int, ...]:
     return tuple(sorted({stage for word in words for stage in names[word]}))
 
 
-def upgrade_detector(weights: Path, out: Path, *, deform: str | None, modulated: bool, cascade: bool) -> list[str]:
-    """Write the detector in `weights` with more parts to `out`, and return what changed; an InputError says why it cannot be."""
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """An upgraded detector: the file, its architecture, and what changed in words."""
+
+    path: Path
+    spec: DetectorSpec
+    changes: tuple[str, ...]
+
+
+def upgrade_detector(weights: Path, out: Path, *, deform: str | None, modulated: bool, cascade: bool) -> Upgraded:
+    """Write the detector in `weights` with more parts to `out`; an InputError says why it cannot be."""
     check_out(out, weights)
     read = open_weights(weights)
     if not read.has_heads:
@@ -36,4 +46,4 @@ def upgrade_detector(weights: Path, out: Path, *, deform: str | None, modulated:
     about: dict[str, Any] = {"origin": f"upgraded from {weights.name}"}
     about |= ({"classes": list(read.classes)} if read.classes else {}) | ({"size_hw": list(read.size_hw)} if read.size_hw else {})
     save_detector(out.with_suffix(""), target, upgrade(read.state, read.spec, target), about)
-    return explain(read.spec, target)
+    return Upgraded(out, target, tuple(explain(read.spec, target)))

@@ -6,7 +6,7 @@ import pytest
 HEAVY = ("torch", "onnx", "onnxruntime", "optuna", "plotly", "numpy")
 COMMANDS = (
     "optimize", "train", "teacher train", "teacher space", "search", "search status", "report", "config", "export", "eval", "predict",
-    "complexity", "bases", "upgrade", "reproduce", "latency targets", "latency measure", "latency benchmark",
+    "complexity", "bases", "upgrade", "reproduce", "data split", "latency targets", "latency measure", "latency benchmark",
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ print("HEAVY", sorted(set(sys.modules) & set({HEAVY!r})))
 
 
 def test_help_names_every_command(jdnas) -> None:
-    groups = {"": jdnas("--help").out, **{name: jdnas(name, "--help").out for name in ("teacher", "search", "latency")}}
+    groups = {"": jdnas("--help").out, **{name: jdnas(name, "--help").out for name in ("teacher", "search", "latency", "data")}}
     for command in COMMANDS:
         group, _, name = command.rpartition(" ")
         assert name in groups[group]

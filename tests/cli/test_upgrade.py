@@ -45,3 +45,11 @@ def test_refusals(jdnas, weights: Path) -> None:
     save_detector(Path("basic"), basic, random_state(basic), {})
     assert "deformable stages need a bottleneck family" in jdnas("upgrade", "--weights", "basic.safetensors", "--deform", "c5").error
     assert json.loads(Path("w.json").read_text())["spec"]["family"] == "resnet_bottleneck"
+
+
+def test_one_folder_and_one_file_become_a_data_set(jdnas, coco) -> None:
+    root = coco(images=6)
+    answer = jdnas("data", "split", root / "images", root / "annotations" / "train.json", "--out", "mine", "--val", 0.34)
+    assert answer.code == 0, answer.err
+    assert answer.out == "mine: 4 training and 2 validation images; look at it with: jdnas data check mine\n"
+    assert "exists and is not empty" in jdnas("data", "split", root / "images", root / "annotations" / "train.json", "--out", "mine").error
