@@ -9,6 +9,7 @@ from jdnas.models.complexity import backbone_multiply_adds, multiply_adds, param
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.reproduce import paper
 from jdnas.reproduce.lab import Lab
 from jdnas.reproduce.layout import Result, Table, points_spread, with_paper
@@ -33,11 +34,13 @@ def by_gamma(context: Context, state: State, ratio: float) -> tuple[State, Detec
 
 
 def pruned(context: Context, state: State, pruner: Pruner, ratio: float, stem: Path) -> tuple[State, DetectorSpec, Record]:
-    """Prune and evaluate before any training; what comes out is kept at `stem` for all seeds, since it does not depend on them."""
+    """Prune and evaluate before any training, with inherited norm statistics and with fresh ones; `stem` keeps it, for all seeds."""
     if not has_detector(stem):
         smaller, target = pruner(context, state, ratio) if ratio else (state, context.base_spec)
+        raw = evaluate_detector(context, target, smaller, context.base_size_hw)
+        smaller = with_fresh_statistics(context, target, smaller) if ratio else smaller
         metrics = evaluate_detector(context, target, smaller, context.base_size_hw)
-        save_detector(stem, target, smaller, {"ap_before": metrics.ap, "ap50_before": metrics.ap50})
+        save_detector(stem, target, smaller, {"ap_inherited_statistics": raw.ap, "ap_before": metrics.ap, "ap50_before": metrics.ap50})
     spec, smaller, meta = load_detector(stem)
     return smaller, spec, meta
 
