@@ -102,6 +102,7 @@ _PLACES = {
         "predict",
         "prune",
         "spec_of",
+        "upgrade",
     ),
     "devices": (
         "adapt_latency",
@@ -115,6 +116,7 @@ _PLACES = {
         "targets",
         "validate_latency",
     ),
+    "reproducing": ("reproduce_paper",),
     "results": (
         "Run",
         "Trained",
