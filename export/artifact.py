@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jdnas
@@ -18,7 +18,7 @@ class ArtifactInfo:
     """Metadata of an artifact.
 
     `size_hw` (height, width) and `batch` are the only input shape it takes; `mean` and `std` normalize RGB in [0, 1];
-    `classes` name the labels 1..K; `provenance` says where the weights came from.
+    `classes` name the labels 1..K; `provenance` says where the weights came from; `forms`, which forms of the detection head are inside.
     """
 
     spec: DetectorSpec
@@ -27,6 +27,7 @@ class ArtifactInfo:
     batch: int
     precision: str
     provenance: Mapping[str, Any]
+    forms: Mapping[str, Any] = field(default_factory=dict)
     version: str = jdnas.__version__
 
     def to_properties(self) -> dict[str, str]:
@@ -42,6 +43,7 @@ class ArtifactInfo:
             "std": traits.std,
             "precision": self.precision,
             "provenance": dict(self.provenance),
+            "forms": dict(self.forms),
         }
         return {f"jdnas.{name}": json.dumps(value, sort_keys=True) for name, value in values.items()}
 
@@ -58,6 +60,7 @@ class ArtifactInfo:
                 batch=values["batch"],
                 precision=values["precision"],
                 provenance=values["provenance"],
+                forms=json.loads(properties.get("jdnas.forms", "{}")),
                 version=values["version"],
             )
         except (KeyError, TypeError, ValueError, ConfigError) as error:

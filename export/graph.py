@@ -4,6 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from export.artifact import INPUT_NAMES, OUTPUT_NAMES, ArtifactInfo
 from jdnas.atomic import write_atomically
 from jdnas.errors import CheckpointError, ConfigError, JdnasError, unknown_name
-from jdnas.models.detector import EXPORT, build
+from jdnas.models.detector import EXPORT, Detector, Forms, build
 from jdnas.models.layers import ConvNorm
 from jdnas.spec import DetectorSpec
 
@@ -27,17 +28,20 @@ _STANDARD_DOMAINS = ("", "ai.onnx")
 
 def export_onnx(
     state: Mapping[str, Tensor], spec: DetectorSpec, *, size_hw: tuple[int, int], batch: int = 1, path: Path,
-    classes: Sequence[str], precision: str = "fp32", provenance: Mapping[str, Any] | None = None,
+    classes: Sequence[str], precision: str = "fp32", provenance: Mapping[str, Any] | None = None, forms: Forms = EXPORT,
 ) -> Path:  # fmt: skip
     """Write the detector of `spec` with weights `state` to `path` and return the path.
 
     Inputs are images `[B, 3, H, W]` float32 (normalized) and sizes_hw `[B, 2]` int64; outputs are boxes `[B, D, 4]` xyxy canvas
-    pixels, scores `[B, D]`, labels `[B, D]` int64 in 1..K and count `[B]` int64. The file appears whole or not at all. ConfigError
+    pixels, scores `[B, D]`, labels `[B, D]` int64 in 1..K and count `[B]` int64. `forms` are those of a runtime
+    (`export.forms`), with static shapes; the file runs on the others too. It appears whole or not at all. ConfigError
     for settings that cannot be exported, CheckpointError for weights that do not fit.
     """
-    _check(spec, size_hw, batch, classes, precision)
-    model = _slim(_trace(_deployed(state, spec), size_hw, batch))
-    info = ArtifactInfo(spec, tuple(classes), size_hw, batch, precision, dict(provenance or {}))
+    check_settings(spec, size_hw, batch, classes)
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown_name("precision", precision, PRECISIONS))
+    model = _slim(_trace(deployed(state, spec, forms), size_hw, batch))
+    info = ArtifactInfo(spec, tuple(classes), size_hw, batch, precision, dict(provenance or {}), forms=asdict(forms))
     onnx.helper.set_model_props(model, info.to_properties())
     model.producer_name, model.producer_version = "jdnas", info.version
     verify(model)
@@ -76,9 +80,8 @@ def verify(model: ModelProto) -> None:
         raise JdnasError(f"the exported graph has tensors without a static shape: {', '.join(dynamic[:5])}")
 
 
-def _check(spec: DetectorSpec, size_hw: tuple[int, int], batch: int, classes: Sequence[str], precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ConfigError(unknown_name("precision", precision, PRECISIONS))
+def check_settings(spec: DetectorSpec, size_hw: tuple[int, int], batch: int, classes: Sequence[str]) -> None:
+    """Raise a ConfigError for settings that cannot be exported."""
     if any(side < CANVAS_STEP or side % CANVAS_STEP for side in size_hw):
         raise ConfigError(f"input size {size_hw[0]}x{size_hw[1]} cannot be exported; both sides must be multiples of {CANVAS_STEP}")
     if batch < 1:
@@ -87,8 +90,9 @@ def _check(spec: DetectorSpec, size_hw: tuple[int, int], batch: int, classes: Se
         raise ConfigError(f"the detector has {spec.num_classes} classes, got {len(classes)} class names")
 
 
-def _deployed(state: Mapping[str, Tensor], spec: DetectorSpec) -> nn.Module:
-    detector = build(spec, forms=EXPORT)
+def deployed(state: Mapping[str, Tensor], spec: DetectorSpec, forms: Forms = EXPORT) -> Detector:
+    """Return the detector in evaluation mode with its norms folded; a CheckpointError for weights of another spec."""
+    detector = build(spec, forms=forms)
     try:
         detector.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -101,7 +105,7 @@ def _deployed(state: Mapping[str, Tensor], spec: DetectorSpec) -> nn.Module:
 def _trace(detector: nn.Module, size_hw: tuple[int, int], batch: int) -> ModelProto:
     example = (torch.zeros(batch, 3, *size_hw), torch.tensor([size_hw] * batch))
     # Without gradients from the start, or every no_grad function becomes a subgraph that doubles the time of tracing.
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.export.export(detector, example, strict=False)
         onnx_program = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=INPUT_NAMES, output_names=OUTPUT_NAMES, optimize=True, verbose=False
@@ -115,14 +119,15 @@ def _slim(model: ModelProto) -> ModelProto:
     # Folds constants and merges duplicates; computes the same.
     import onnxslim
 
-    with _quiet():
+    with quiet():
         slimmed: ModelProto = onnxslim.slim(model)
     return slimmed
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # The exporter warns of its own internals; what matters to us is checked on the result.
+def quiet() -> Iterator[None]:
+    """Silence what PyTorch's exporter says of its own internals."""
+    # What matters to us is checked on the result.
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

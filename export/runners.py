@@ -1,6 +1,6 @@
 """Running exported detectors: one contract for all runtimes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from export.artifact import INPUT_NAMES, OUTPUT_NAMES, ArtifactInfo
-from export.ort_session import Array, OrtSession, RuntimeInfo
-from jdnas.errors import CheckpointError
+from export.runtimes import open_session
+from export.session import Array, BoundCall, Kind, RuntimeInfo, Session
 
-if TYPE_CHECKING:  # Running an artifact takes no PyTorch.
+if TYPE_CHECKING:  # Running an artifact takes no PyTorch, unless PyTorch is what runs it.
     from torch import Tensor
 
 
@@ -30,7 +30,7 @@ class Runner(Protocol):
     def run(self, images: Array, sizes_hw: Array) -> dict[str, Array]:
         """Map images `[B, 3, H, W]` float32 (normalized) and sizes `[B, 2]` int64 to boxes, scores, labels and count."""
 
-    def bind(self, images: Array, sizes_hw: Array) -> Callable[[], None]:
+    def bind(self, images: Array, sizes_hw: Array) -> BoundCall:
         """Put the inputs on the device and return a call that runs to completion without copies, for timing."""
 
     def close(self) -> None:
@@ -53,26 +53,31 @@ class RunnerDetections:
     count: "Tensor"
 
 
-class OnnxRuntimeRunner:
-    """An ONNX file in ONNX Runtime, on the CPU (`ort-cpu`) or a CUDA device (`ort-cuda`)."""
+class EngineRunner:
+    """An artifact in a session of any runtime."""
 
-    def __init__(self, path: Path, runtime: str = "ort-cpu", *, threads: int | None = None) -> None:
-        if not path.is_file():
-            raise CheckpointError(f"artifact {path} does not exist; make one with: jdnas export")
-        self._session: OrtSession | None = OrtSession(path, runtime, threads=threads, where=str(path))
-        self.metadata = ArtifactInfo.from_properties(self._session.properties, str(path))
-        self.runtime = self._session.info
+    def __init__(self, session: Session, where: str) -> None:
+        self._session: Session | None = session
+        self.metadata = ArtifactInfo.from_properties(session.properties, where)
+        self.runtime = session.info
+
+    @property
+    def inputs(self) -> Mapping[str, Kind]:
+        """Shape and type of the inputs by name."""
+        return self._open.inputs
 
     def run(self, images: Array, sizes_hw: Array) -> dict[str, Array]:
         """Map images and sizes to boxes, scores, labels and count; InputError for another shape than the artifact's."""
         return self._open.run(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
 
-    def bind(self, images: Array, sizes_hw: Array) -> Callable[[], None]:
+    def bind(self, images: Array, sizes_hw: Array) -> BoundCall:
         """Put the inputs on the device and return a call that runs to completion without copies, for timing."""
         return self._open.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
 
     def close(self) -> None:
         """Release the session."""
+        if self._session is not None:
+            self._session.close()
         self._session = None
 
     def __enter__(self) -> Self:
@@ -82,18 +87,23 @@ class OnnxRuntimeRunner:
         self.close()
 
     @property
-    def _open(self) -> OrtSession:
+    def _open(self) -> Session:
         if self._session is None:
             raise ValueError("the runner is closed")
         return self._session
 
 
 def open_runner(path: Path, runtime: str = "ort-cpu", *, threads: int | None = None) -> Runner:
-    """Load an artifact into a runtime (`ort-cpu`, `ort-cuda`).
+    """Load an artifact into a runtime (ort-cpu, ort-cuda, openvino, aoti, tensorrt, tensorrt-rtx).
 
     CheckpointError for a file that is missing, broken or not ours; MissingExtraError or TargetError where the runtime cannot run here.
     """
-    return OnnxRuntimeRunner(path, runtime, threads=threads)
+    session = open_session(path, runtime, threads=threads, where=str(path))
+    try:
+        return EngineRunner(session, str(path))
+    except BaseException:
+        session.close()
+        raise
 
 
 def predictor(runner: Runner) -> Callable[["Tensor", "Tensor"], RunnerDetections]:

@@ -35,7 +35,7 @@ try:
     from latency.gpus import locked_clocks
     from latency.here import check_here
     from latency.machine import provenance
-    from latency.profiling import profile_engine
+    from latency.profiling import check_profiler, profile_engine
     from latency.subjects import TORCH, Subject, export_model, open_engine, open_model
     from latency.targets import Target, load_target
     from latency.timing import flat, sample_in_turns
@@ -75,9 +75,11 @@ def benchmark(
     if seconds <= 0:
         raise InputError(f"seconds must be positive, got {seconds:g}")
     check_here(where)
+    if profile:
+        check_profiler(where)
     files = image_files(images) if images else []
-    gpu = where.runtime != "ort-cpu"
-    with exclusive_device(where.runtime), locked_clocks(where.clocks.graphics_mhz if where.clocks else None), ExitStack() as stack:
+    gpu = where.processor == "gpu"
+    with exclusive_device(where.processor), locked_clocks(where.clocks.graphics_mhz if where.clocks else None), ExitStack() as stack:
         subjects = _open(paths, where, sweep, stack)
         if compare and len(subjects) != 2:
             raise ConfigError(f"--compare takes two subjects at one size and batch each, got {len(subjects)}")
@@ -119,7 +121,7 @@ def _sweep(path: Path, target: Target, sweep: Sweep, stack: ExitStack) -> Iterat
             if sweep.in_torch:
                 yield open_model(path, target, size_hw, batch)
             if sweep.as_engine:
-                engine = open_engine(export_model(path, size_hw, batch, folder, target.precision), target)
+                engine = open_engine(export_model(path, size_hw, batch, folder, target), target)
                 stack.callback(engine.close)
                 yield engine
 
@@ -135,7 +137,15 @@ def _row(one: Subject, mode: str, samples_ms: list[float], peak: dict[str, float
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark", description="Latency and FPS of exported detectors and PyTorch models on a target.")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--engine", "--model", dest="paths", nargs="+", type=Path, metavar="FILE", help=".onnx or .safetensors, run in turns")
+    what.add_argument(
+        "--engine",
+        "--model",
+        dest="paths",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="engines (.onnx, .pt2, .engine) or .safetensors, run in turns",
+    )
     what.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="interleave two and give the ratio with its interval")
     what.add_argument("--suite", choices=("paper",), help="the paper's baselines and students of its complexity, beside its V100 figures")
     parser.add_argument("--target", required=True, help="name of a target or path of its YAML file")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.ort_session import Array
+from export.session import Array
 from jdnas.data.augment import letterbox, planes
 from jdnas.data.images import read_image
 from jdnas.errors import DataError

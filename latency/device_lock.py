@@ -8,15 +8,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from export.runtimes import Processor
 from jdnas.errors import TargetError
 
 DEFAULT_TIMEOUT_S = 600.0
 
 
 @contextmanager
-def exclusive_device(runtime: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
-    """Hold the device that `runtime` runs on; TargetError with the owner's process id if it stays taken for `timeout_s`."""
-    device = "cpu" if runtime == "ort-cpu" else "gpu"
+def exclusive_device(device: Processor, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
+    """Hold the CPU or the GPU; TargetError with the owner's process id if it stays taken for `timeout_s`."""
     path = Path(tempfile.gettempdir()) / f"jdnas-measuring-{device}.lock"
     owner = path.with_suffix(".owner")
     lock = FileLock(path, mode=0o666)

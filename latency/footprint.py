@@ -54,7 +54,7 @@ def main(request: str) -> None:
     subject = open_model(path, target, (height, width), batch) if asked["runs_in"] == TORCH else open_engine(path, target)
     for _ in range(_RUNS):
         subject.call()
-    print(json.dumps({"host": round(_own_peak_mib(), 1), "gpu": own_gpu_memory_mib() if target.runtime != "ort-cpu" else None}))
+    print(json.dumps({"host": round(_own_peak_mib(), 1), "gpu": own_gpu_memory_mib() if target.processor == "gpu" else None}))
 
 
 if __name__ == "__main__":

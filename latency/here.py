@@ -2,18 +2,10 @@
 
 from dataclasses import dataclass
 
-from export.ort_session import RUNTIMES, import_onnxruntime
-from jdnas.errors import InputError, TargetError
+from export.runtimes import RUNTIMES, require
+from jdnas.errors import InputError, MissingExtraError, TargetError
 from latency.gpus import gpu_state
 from latency.targets import Target
-
-_PACKAGES = {
-    "ort-cpu": "onnxruntime",
-    "ort-cuda": "onnxruntime-gpu",
-    "aoti": "torch with CUDA",
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "tensorrt-rtx-cu13",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +19,23 @@ class Standing:
 
 def standing(target: Target) -> Standing:
     """Return whether engines of `target` can be timed on this machine."""
-    if target.runtime not in RUNTIMES:
-        package = _PACKAGES[target.runtime]
-        timed = ", ".join(RUNTIMES)
-        reason = (f"runtime {target.runtime!r} of target {target.name!r} cannot be measured here: this version times engines of {timed}, "
-                  f"not those of {package}")  # fmt: skip
-        return Standing(False, f"no: needs {package}", reason)
     try:
-        import_onnxruntime(target.runtime)
+        require(target.runtime, target.processor)
     except InputError as error:
-        return Standing(False, "no: " + _PACKAGES[target.runtime] + " missing", str(error))
-    # Without NVML the name cannot be checked; that the provider is there is then all there is to go by.
-    state = None if target.runtime == "ort-cpu" else gpu_state()
+        return Standing(False, f"no: {_missing(target, error)}", f"target {target.name!r} cannot be measured here: {error}")
+    # Without NVML the name cannot be checked; that the runtime starts is then all there is to go by.
+    state = gpu_state() if target.processor == "gpu" else None
     if state is not None and target.device.lower() not in state.name.lower():
         reason = f"target {target.name!r} is {target.device}, the GPU of this machine is {state.name}; describe it in a YAML file of its " \
                  "own and pass that as the target"  # fmt: skip
         return Standing(False, f"no: has {state.name}", reason)
     return Standing(True)
+
+
+def _missing(target: Target, error: InputError) -> str:
+    if isinstance(error, MissingExtraError) or target.runtime.startswith("ort-"):
+        return f"{RUNTIMES[target.runtime].package} missing"
+    return "no such GPU" if target.processor == "gpu" else "no C++ compiler"
 
 
 def check_here(target: Target) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jdnas
-from export.ort_session import RuntimeInfo
+from export.session import RuntimeInfo
 from jdnas.errors import TargetError
 from latency.gpus import gpu_state
 
-_CPU = ("CPUExecutionProvider", "cpu")
+CPU_PROVIDERS = ("CPUExecutionProvider", "cpu")
 
 
 def cpu_model() -> str:
@@ -27,8 +27,10 @@ def cpu_model() -> str:
 
 def provenance(info: RuntimeInfo) -> dict[str, Any]:
     """Return device, runtime version, threads, date, jdnas version and how busy the machine was."""
-    state = None if info.provider in _CPU else gpu_state()
-    gpu = {} if state is None else {"gpu": state.name, "driver": state.driver, "gpu_clocks_mhz": [state.graphics_mhz, state.memory_mhz]}
+    state = None if info.provider in CPU_PROVIDERS else gpu_state()
+    gpu: dict[str, Any] = {} if info.provider in CPU_PROVIDERS else {"cuda_graph": info.cuda_graph}
+    if state is not None:
+        gpu |= {"gpu": state.name, "driver": state.driver, "gpu_clocks_mhz": [state.graphics_mhz, state.memory_mhz]}
     return gpu | {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),

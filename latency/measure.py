@@ -9,31 +9,27 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-import onnx
 import torch
-from onnx import ModelProto
 
 from export.artifact import INPUT_NAMES
-from export.graph import export_onnx
-from export.ort_session import OrtSession
-from jdnas.atomic import write_atomically
+from export.runtimes import open_session
+from jdnas.errors import TargetError
 from jdnas.models.detector import build
-from latency.block_graphs import layer_graph
+from latency.block_calls import COPIES, block_call, graph_of
 from latency.blocks import REST, Block, layer_family
 from latency.busy import look_around
 from latency.device_lock import exclusive_device
+from latency.exports import export_for, export_path
 from latency.gpus import locked_clocks
 from latency.here import check_here
 from latency.machine import provenance, same_machine
-from latency.plan import Case, TablePlan, rest_spec
-from latency.rest_graphs import rest_feeds, rest_graph
+from latency.plan import Case, TablePlan
 from latency.subjects import noise
 from latency.tables import EngineRow, LatencyTable, check_target, read_table
 from latency.targets import Target
 from latency.timing import Clock, Timing, time_call
 
 OnProgress = Callable[[int, int, str], None]
-_COPIES = 4
 _BLOCK_SECONDS, _ENGINE_SECONDS = 0.003, 0.1
 _WARMUP, _LEAST_WINDOWS, _WINDOWS, _AGREE = 3, 8, 30, 1.03
 _SAVE_EVERY_S = 5.0
@@ -53,33 +49,19 @@ def measure_table(
     the runtime cannot run here or the table is of another machine.
     """
     check_here(target)
-    with exclusive_device(target.runtime), locked_clocks(target.clocks.graphics_mhz if target.clocks else None):
+    _check_precision(target)
+    with exclusive_device(target.processor), locked_clocks(target.clocks.graphics_mhz if target.clocks else None):
         table = _open(target, path, start)
-        table.provenance["disturbances"] = look_around(target.runtime != "ort-cpu").warnings
+        table.provenance["disturbances"] = look_around(target.processor == "gpu").warnings
         _Run(table, target, path, clock() + budget_s, on_progress, clock, engines_dir).go(plan)
     return table
 
 
 def measure_block(block: Block, target: Target, engines_dir: Path | None = None) -> Timing:
     """Measure one block on the target's runtime."""
-    if block.family == REST:
-        model, copies = _rest(block, engines_dir), 1
-        feeds = rest_feeds(model, (block.sizes[0], block.sizes[1]))
-    else:
-        model, feeds = layer_graph(block, _COPIES)
-        copies = _COPIES
-    call = OrtSession(model.SerializeToString(), target.runtime, threads=target.threads, where=block.family).bind(feeds)
-    return steadiest(call, seconds=_BLOCK_SECONDS).scaled(1 / copies)
-
-
-def _rest(block: Block, engines_dir: Path | None) -> ModelProto:
-    path = engines_dir / f"rest_{'_'.join(map(str, block.sizes))}.onnx" if engines_dir else None
-    if path is not None and path.is_file():
-        return onnx.load(path)
-    model = rest_graph(rest_spec(block), (block.sizes[0], block.sizes[1]))
-    if path is not None:
-        write_atomically(path, model.SerializeToString())
-    return model
+    copies = 1 if block.family == REST else COPIES
+    with block_call(block, target, engines_dir, copies=copies) as (call, _):
+        return steadiest(call, seconds=_BLOCK_SECONDS).scaled(1 / copies)
 
 
 def prepare(plan: TablePlan, target: Target, engines_dir: Path, *, jobs: int = 1, on_progress: OnProgress | None = None) -> None:
@@ -105,7 +87,8 @@ def prepare(plan: TablePlan, target: Target, engines_dir: Path, *, jobs: int = 1
 
 def _prepare_one(task: Block | Case, target: Target, engines_dir: Path) -> None:
     if isinstance(task, Block):
-        _rest(task, engines_dir)
+        if target.runtime != "aoti":  # compiled where it is measured
+            graph_of(task, target, engines_dir)
     else:
         PreparedEngine(task, target, engines_dir).close()
 
@@ -120,20 +103,23 @@ class PreparedEngine:
         self._target = target
         self._folder = None if engines_dir else tempfile.TemporaryDirectory()
         spec, self._size_hw = case
-        name = f"{spec.key}_{self._size_hw[1]}x{self._size_hw[0]}_b{target.batch}.onnx"
-        self._path = (engines_dir or Path(self._folder.name if self._folder else "")) / name
+        stem = f"{spec.key}_{self._size_hw[1]}x{self._size_hw[0]}_b{target.batch}"
+        self._path = export_path(stem, engines_dir or Path(self._folder.name if self._folder else ""), target)
         if not self._path.is_file():
             classes = [str(label) for label in range(1, spec.num_classes + 1)]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 state = build(spec).state_dict()
-            export_onnx(state, spec, size_hw=self._size_hw, batch=target.batch, path=self._path, classes=classes)
+            export_for(target, spec, state, size_hw=self._size_hw, batch=target.batch, path=self._path, classes=classes)
 
     def measure(self) -> Timing:
         """Open a session, measure, and close it."""
-        session = OrtSession(self._path, self._target.runtime, threads=self._target.threads)
+        session = open_session(self._path, self._target.runtime, threads=self._target.threads, where=str(self._path))
         images, sizes_hw = noise(self._size_hw, self._target.batch)
-        return steadiest(session.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True))), seconds=_ENGINE_SECONDS)
+        try:
+            return steadiest(session.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True))), seconds=_ENGINE_SECONDS)
+        finally:
+            session.close()
 
     def close(self) -> None:
         """Remove the file, where nobody asked to keep it."""
@@ -155,8 +141,8 @@ def measure_engine(case: Case, target: Target, engines_dir: Path | None = None) 
 
 def probe(target: Target) -> dict[str, Any]:
     """Return what a measurement here would be taken on."""
-    model, _ = layer_graph(Block(layer_family("conv", 1, 1), (8, 8, 2, 2, 1)), 1)
-    return provenance(OrtSession(model.SerializeToString(), target.runtime, threads=target.threads).info)
+    with block_call(Block(layer_family("conv", 1, 1), (8, 8, 2, 2, 1)), target, copies=1) as (_, info):
+        return provenance(info)
 
 
 def steadiest(call: Callable[[], None], *, seconds: float) -> Timing:
@@ -250,3 +236,11 @@ def _open(target: Target, path: Path, start: LatencyTable | None) -> LatencyTabl
     check_target(table, target, path)
     same_machine(table.provenance, here, f"latency table {path}")
     return table
+
+
+def _check_precision(target: Target) -> None:
+    if target.precision == "int8":
+        raise TargetError(
+            f"target {target.name!r} is int8, whose layers depend on calibration: tables are measured in fp32 and fp16; "
+            "time whole int8 engines with: jdnas latency benchmark"
+        )

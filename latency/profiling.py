@@ -8,13 +8,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from export.artifact import INPUT_NAMES
+from export.artifact import INPUT_NAMES, ArtifactInfo
+from export.openvino_session import OpenVinoSession
 from export.ort_session import OrtSession
+from export.session import Array, Session
+from jdnas.errors import TargetError
+from latency.subjects import noise
 from latency.targets import Target
 
 _WARMUP, _RUNS = 2, 7
+_PROFILED = ("ort-cpu", "ort-cuda", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,33 @@ class Profile:
 
 
 def profile_engine(path: Path, target: Target) -> Profile:
-    """Run an artifact some times under the profiler of ONNX Runtime."""
+    """Run an artifact some times under the profiler of its runtime; a TargetError for a runtime without one."""
+    if target.runtime == "openvino":
+        return _openvino_profile(path, target)
+    check_profiler(target)
     with tempfile.TemporaryDirectory() as folder:
         session = OrtSession(path, target.runtime, threads=target.threads, where=str(path), profile=Path(folder) / "trace")
-        (shape, _), (sizes_shape, _) = (session.inputs[name] for name in INPUT_NAMES)
-        images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        sizes = np.broadcast_to(np.array(shape[2:], np.int64), sizes_shape).copy()
-        call = session.bind(dict(zip(INPUT_NAMES, (images, sizes), strict=True)))
+        call = session.bind(_feeds(session))
         for _ in range(_WARMUP + _RUNS):
             call()
         return read_trace(json.loads(session.end_profiling().read_text(encoding="utf-8")), skip=_WARMUP)
+
+
+def check_profiler(target: Target) -> None:
+    """Raise a TargetError for a runtime whose layers cannot be timed here."""
+    if target.runtime not in _PROFILED:
+        raise TargetError(f"--profile knows the layers of {', '.join(_PROFILED)}, not those of {target.runtime}; leave it out")
+
+
+def _openvino_profile(path: Path, target: Target) -> Profile:
+    session = OpenVinoSession(path, threads=target.threads, where=str(path), profile=True)
+    rows = [LayerTime(*row) for row in session.layers(_feeds(session), _RUNS)]
+    return Profile(tuple(sorted(rows, key=lambda layer: -layer.latency_ms)), sum(row.latency_ms for row in rows))
+
+
+def _feeds(session: Session) -> dict[str, Array]:
+    info = ArtifactInfo.from_properties(session.properties, "the artifact")
+    return dict(zip(INPUT_NAMES, noise(info.size_hw, info.batch), strict=True))
 
 
 def read_trace(events: list[dict[str, Any]], *, skip: int) -> Profile:

@@ -34,7 +34,7 @@ def repeat(engines: Sequence[Path], target_name: str, *, times: int, seconds: fl
     target = load_target(target_name)
     check_here(target)
     medians: list[list[float]] = [[] for _ in engines]
-    with exclusive_device(target.runtime):
+    with exclusive_device(target.processor):
         for _ in range(times):
             for path, own in zip(engines, medians, strict=True):
                 own.append(_fresh(path, target_name, seconds))

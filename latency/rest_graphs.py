@@ -10,8 +10,9 @@ import torch
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from export.artifact import INPUT_NAMES
+from export.forms import forms_for
 from export.graph import export_onnx
-from export.ort_session import Array
+from export.session import Array
 from jdnas.models.detector import build
 from jdnas.spec import DetectorSpec
 from latency.blocks import SizeHW
@@ -20,9 +21,9 @@ _LAYERS = ("Conv", "Gemm", "MatMul")
 _ACTIVATIONS = ("Relu", "Clip")
 
 
-def rest_graph(spec: DetectorSpec, size_hw: SizeHW) -> ModelProto:
-    """Export a detector with random weights and return it with its layers with weights cut out."""
-    return cut_layers(_exported(spec, size_hw))
+def rest_graph(spec: DetectorSpec, size_hw: SizeHW, *, runtime: str = "ort-cpu", precision: str = "fp32") -> ModelProto:
+    """Export a detector with random weights for a runtime and return it with its layers with weights cut out."""
+    return cut_layers(_exported(spec, size_hw, runtime, precision))
 
 
 def rest_feeds(model: ModelProto, size_hw: SizeHW) -> Mapping[str, Array]:
@@ -31,7 +32,8 @@ def rest_feeds(model: ModelProto, size_hw: SizeHW) -> Mapping[str, Array]:
     feeds: dict[str, Array] = {}
     for value in model.graph.input:
         shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-        feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        feeds[value.name] = rng.standard_normal(shape).astype(dtype)
     if INPUT_NAMES[1] in feeds:
         feeds[INPUT_NAMES[1]] = np.array([size_hw], np.int64)
     return feeds
@@ -75,10 +77,11 @@ def _named(value: ValueInfoProto) -> ValueInfoProto:
     return helper.make_tensor_value_info(value.name, tensor.elem_type, [d.dim_value for d in tensor.shape.dim])
 
 
-def _exported(spec: DetectorSpec, size_hw: SizeHW) -> ModelProto:
+def _exported(spec: DetectorSpec, size_hw: SizeHW, runtime: str, precision: str) -> ModelProto:
     classes = [str(label) for label in range(1, spec.num_classes + 1)]
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         path = Path(folder) / "rest.onnx"
-        export_onnx(build(spec).state_dict(), spec, size_hw=size_hw, batch=1, path=path, classes=classes)
+        state, forms = build(spec).state_dict(), forms_for(runtime)
+        export_onnx(state, spec, size_hw=size_hw, batch=1, path=path, classes=classes, precision=precision, forms=forms)
         return onnx.load(path)

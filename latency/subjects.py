@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.ort_session import Array, RuntimeInfo, physical_cores
-from export.runners import OnnxRuntimeRunner
+from export.cuda_device import CudaDevice
+from export.runners import open_runner
+from export.session import Array, BoundCall, RuntimeInfo, physical_cores
 from jdnas.errors import CheckpointError, ConfigError, TargetError
 from jdnas.spec import DetectorSpec
 from latency.blocks import SizeHW
+from latency.exports import export_for, export_path
+from latency.machine import CPU_PROVIDERS
 from latency.targets import Target
 
 if TYPE_CHECKING:  # timing an engine takes no PyTorch
@@ -35,7 +38,7 @@ class Subject:
     batch: int
     build_s: float
     info: RuntimeInfo
-    call: Callable[[], None]
+    call: BoundCall
     infer: Callable[[Array, Array], object]
     close: Callable[[], None]
 
@@ -46,14 +49,20 @@ class Subject:
 
 
 def open_engine(path: Path, target: Target) -> Subject:
-    """Load an artifact on the target's runtime; a TargetError for one of another precision."""
+    """Load an artifact on the target's runtime; a TargetError for one of another precision or compiled for another device."""
     start = perf_counter()
-    runner = OnnxRuntimeRunner(path, target.runtime, threads=target.threads)
+    runner = open_runner(path, target.runtime, threads=target.threads)
     build_s, info = perf_counter() - start, runner.metadata
     if info.precision != target.precision:
         runner.close()
         raise TargetError(
             f"artifact {path} is {info.precision}; target {target.name!r} asks for {target.precision}; export it for that target"
+        )
+    runs_on = "cpu" if runner.runtime.provider in CPU_PROVIDERS else "gpu"
+    if runs_on != target.processor:
+        runner.close()
+        raise TargetError(
+            f"artifact {path} was compiled for the {runs_on}; target {target.name!r} is {target.device}; export it for that target"
         )
     call = runner.bind(*noise(info.size_hw, info.batch))
     return Subject(
@@ -69,7 +78,7 @@ def open_model(path: Path, target: Target, size_hw: SizeHW | None, batch: int) -
 
     start = perf_counter()
     spec, state, size_hw = read_model(path, size_hw)
-    device = "cpu" if target.runtime == "ort-cpu" else "cuda"
+    device = "cpu" if target.processor == "cpu" else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
         raise TargetError(f"target {target.name!r} is {target.device}, and PyTorch finds no CUDA device here")
     threads, before = target.threads or physical_cores(), torch.get_num_threads()
@@ -84,11 +93,11 @@ def open_model(path: Path, target: Target, size_hw: SizeHW | None, batch: int) -
 
     images, sizes = (torch.from_numpy(array).to(device) for array in noise(size_hw, batch))
 
-    def call() -> None:
+    def launch() -> None:
         with torch.inference_mode():
             detector(images, sizes)
-            if device == "cuda":
-                torch.cuda.synchronize()
+
+    call = CudaDevice().bound(launch) if device == "cuda" else BoundCall(launch)
 
     info = RuntimeInfo(TORCH, torch.__version__, threads, device)
     return Subject(path, TORCH, spec, size_hw, batch, build_s, info, call, infer, lambda: torch.set_num_threads(before))
@@ -99,7 +108,7 @@ def read_model(path: Path, size_hw: SizeHW | None) -> "tuple[DetectorSpec, State
     from jdnas.training.checkpoint import load_detector
 
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path} is neither an .onnx engine nor a .safetensors detector")
+        raise CheckpointError(f"{path} is neither an engine nor a .safetensors detector")
     spec, state, meta = load_detector(path.with_suffix(""))
     if size_hw is None and "size_hw" not in meta:
         raise ConfigError(f"{path} does not say its input size; give it with --size WIDTHxHEIGHT")
@@ -107,15 +116,13 @@ def read_model(path: Path, size_hw: SizeHW | None) -> "tuple[DetectorSpec, State
     return spec, state, (int(height), int(width))
 
 
-def export_model(path: Path, size_hw: SizeHW | None, batch: int, folder: Path, precision: str) -> Path:
-    """Export a .safetensors detector with one canvas and batch into `folder`, unless that was done before; return the file."""
-    from export.graph import export_onnx
-
+def export_model(path: Path, size_hw: SizeHW | None, batch: int, folder: Path, target: Target) -> Path:
+    """Export a .safetensors detector for a target into `folder`, unless that was done before; return the file."""
     spec, state, size_hw = read_model(path, size_hw)
-    made = folder / f"{path.stem}_{size_hw[1]}x{size_hw[0]}_b{batch}_{spec.key}.onnx"
+    made = export_path(f"{path.stem}_{size_hw[1]}x{size_hw[0]}_b{batch}_{spec.key}", folder, target)
     if not made.is_file():
         classes = [str(label) for label in range(1, spec.num_classes + 1)]
-        export_onnx(state, spec, size_hw=size_hw, batch=batch, path=made, classes=classes, precision=precision)
+        export_for(target, spec, state, size_hw=size_hw, batch=batch, path=made, classes=classes)
     return made
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from export.runtimes import RUNTIMES, Processor
 from jdnas.errors import TargetError, unknown_name
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -32,7 +33,7 @@ class Target(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     device: str = Field(min_length=1)
-    runtime: Literal["ort-cpu", "ort-cuda", "aoti", "tensorrt", "tensorrt-rtx"]
+    runtime: Literal["ort-cpu", "ort-cuda", "openvino", "aoti", "tensorrt", "tensorrt-rtx"]
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     batch: int = Field(default=1, ge=1)
     sizes: tuple[Annotated[str, Field(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")], ...] = ()
@@ -40,6 +41,11 @@ class Target(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     notes: str = ""
     _folder: Path | None = PrivateAttr(default=None)
+
+    @property
+    def processor(self) -> Processor:
+        """What engines of the target run on: "cpu" or "gpu"."""
+        return RUNTIMES[self.runtime].processor or ("cpu" if self.device == "cpu" else "gpu")
 
     @property
     def width_step(self) -> int:

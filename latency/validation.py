@@ -100,11 +100,11 @@ def validate(
     wanted = [case for case in cases if case not in fitted]
     predictor = Predictor(table)
     deadline = clock() + budget_s
-    with exclusive_device(target.runtime):
+    with exclusive_device(target.processor):
         here = probe(target)
         same_machine(table.provenance, here, f"the table of {target.name!r}")
         measured, facts = _kept(path, target.name)
-        quiet = look_around(target.runtime != "ort-cpu")
+        quiet = look_around(target.processor == "gpu")
         facts = facts or {**here, "disturbances": quiet.warnings}
         tasks = [(turn, case) for turn in range(_ROUNDS) for case in wanted]
         for index, (turn, case) in enumerate(tasks):

@@ -14,6 +14,7 @@ from jdnas.pipeline.predict import Predictions, predict_files
 from jdnas.pipeline.progress import counting
 from jdnas.pipeline.prune import prune as prune_detector
 from jdnas.pipeline.prune import prune_action
+from jdnas.pipeline.engines import export_engine
 from jdnas.pipeline.single import evaluate_model, export_for_triton, export_model
 from jdnas.pipeline.upgrade import Upgraded, upgrade_detector
 from jdnas.pipeline.weights import import_weights as convert
@@ -57,18 +58,26 @@ def evaluate(
 
 def export(
     model: PathLike, out: PathLike | None = None, *, size: str | None = None, batch: int = 1, triton: PathLike | None = None,
-    quiet: bool = False, console: Console | None = None,
+    runtime: str = "ort-cpu", compute_capability: str | None = None, quiet: bool = False, console: Console | None = None,
 ) -> str:  # fmt: skip
     """Export a detector to ONNX with static shapes and compare it with PyTorch, or write a .pth for torchvision; say what came out.
 
-    `triton` is a model repository that the engine is put into as well. A ParityError says that the engine differs from PyTorch.
+    `triton` is a model repository that the engine is put into as well. `runtime` is what the file is for: ONNX with the forms of the
+    head that are fastest there, .pt2 for aoti, .engine for tensorrt and tensorrt-rtx, whose `compute_capability` (8.9) says which GPU
+    to build for without one. A ParityError says that the engine differs from PyTorch.
     """
     with counting(console or Console(), quiet=quiet) as count:
         count("exporting and comparing with PyTorch", 0, 1)
+        other = runtime != "ort-cpu" or compute_capability is not None
         if triton is not None:
+            if other:
+                raise ConfigError(f"--triton takes engines of ONNX Runtime on the CPU, not of {runtime}; leave out one of the two")
             return export_for_triton(Path(model), None if out is None else Path(out), Path(triton), size, batch)
         if out is None:
             raise ConfigError("give the file to write with --out, or for an engine that there is already a folder with --triton")
+        if other:
+            lines = export_engine(Path(model), Path(out), runtime=runtime, size=size, batch=batch, compute_capability=compute_capability)
+            return "\n".join(lines)
         return export_model(Path(model), Path(out), size, batch)
 
 

@@ -10,33 +10,43 @@ from jdnas.cli.output import AsJson, Output, Quiet
 Model = Annotated[
     Path,
     typer.Argument(
-        help="A detector: an .onnx engine, a .safetensors file of jdnas (the .json beside it is read too), or a checkpoint of torchvision, "
-        "detectron2 or mmdetection."
+        help="A detector: an engine (.onnx, .pt2, .engine), a .safetensors file of jdnas (the .json beside it is read too), or a "
+        "checkpoint of torchvision, detectron2 or mmdetection."
     ),
 ]
 Size = Annotated[str | None, typer.Option(help="Input canvas as WIDTHxHEIGHT, multiples of 32; default: the size in the file.")]
 Data = Annotated[str, typer.Option(help="Folder in COCO layout.")]
-Runtime = Annotated[str, typer.Option(help="Runtime of .onnx engines: ort-cpu or ort-cuda.")]
+Runtime = Annotated[str, typer.Option(help="What runs engines: ort-cpu, ort-cuda, openvino, aoti (.pt2), tensorrt or tensorrt-rtx.")]
 
 
 def export(
     model: Model,
     out: Annotated[
-        Path | None, typer.Option(help="The file to write: .onnx, or .pth for torchvision's Faster R-CNN. Not for engines.")
+        Path | None,
+        typer.Option(help="The file to write: .onnx, .pt2 (aoti) or .engine (tensorrt), or .pth for torchvision's Faster R-CNN."),
     ] = None,
     size: Size = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per call.")] = 1,
     triton: Annotated[Path | None, typer.Option(help="Also put the engine into this model repository of Triton Inference Server.")] = None,
+    runtime: Runtime = "ort-cpu",
+    compute_capability: Annotated[
+        str | None, typer.Option(help="GPU to build a tensorrt-rtx engine for, such as 8.9; it need not be in this machine.")
+    ] = None,
     quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Export a detector to ONNX with static shapes and compare it with PyTorch; or write a state dict that torchvision loads.
 
     Example: jdnas export runs/demo/student/student.safetensors --out student_b4.onnx --batch 4 --triton repository
+
+    Example: jdnas export student.onnx --out student.engine --runtime tensorrt-rtx --compute-capability 8.9
     """
     from jdnas.api import export as run
 
     output = Output(quiet, as_json)
-    said = run(model, out, size=size, batch=batch, triton=triton, quiet=quiet, console=output.console)
+    said = run(
+        model, out, size=size, batch=batch, triton=triton, runtime=runtime, compute_capability=compute_capability, quiet=quiet,
+        console=output.console,
+    )  # fmt: skip
     files = {"out": None if out is None else str(out), "triton": None if triton is None else str(triton)}
     output.result(files | {"message": said}, said)
 

@@ -7,11 +7,12 @@ import typer
 
 def serve(
     artifacts: Annotated[
-        list[str], typer.Argument(help="Engines (.onnx), each PATH or NAME=PATH; without a name it is the file's without suffix.")
+        list[str],
+        typer.Argument(help="Engines (.onnx, .pt2, .engine), each PATH or NAME=PATH; without a name it is the file's without suffix."),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    runtime: Annotated[str, typer.Option(help="ort-cpu or ort-cuda.")] = "ort-cpu",
+    runtime: Annotated[str, typer.Option(help="ort-cpu, ort-cuda, openvino, aoti, tensorrt or tensorrt-rtx.")] = "ort-cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads within an operator; default: the physical cores.")] = None,
     images: Annotated[bool, typer.Option(help="Take JPEG and PNG files too. Tensors alone need no PyTorch.")] = True,
     delay_ms: Annotated[float, typer.Option(min=0, max=1000, help="How long a request waits for others to fill the engine's batch.")] = 2.0,

@@ -6,13 +6,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from jdnas.models.boxes import area
 from jdnas.models.weighted_rows import summed_bags, summed_products
 from jdnas.spec import ROI_SIZE
 
-RoiForm = Literal["eager", "levels", "bags", "gather"]
+RoiForm = Literal["eager", "levels", "bags", "gather", "atlas"]
 SAMPLES = 2
 STRIDES = (4, 8, 16, 32)
 _CANONICAL_SIDE, _CANONICAL_LEVEL, _EPS = 224, 4, 1e-6
@@ -36,13 +37,16 @@ def pool_rois(
     """Pool boxes `[B, R, 4]` (canvas pixels) from the maps of `strides` into `[B, R, C, 7, 7]`; maps beyond those are not used.
 
     "levels" runs torchvision's operator per level, "bags" PyTorch's embedding bags, which are several times faster on a CPU, "gather"
-    standard operators with static shapes; "eager" is the fastest of the first two for the device. All give the same result.
+    standard operators with static shapes, "atlas" one RoiAlign operator for all levels with static shapes; "eager" is the fastest of the
+    first two for the device. All give the same result for boxes within the canvas.
     `sampling` and `aligned` are `roi_sampling` and `roi_aligned` of `jdnas.spec.Head`. With `sampling` 0 the form "gather" takes at most
     `limit` samples per bin and direction.
     """
     maps = list(pyramid[: len(strides)])
     if form == "eager":
         form = "bags" if maps[0].device.type == "cpu" and sampling else "levels"
+    if form == "atlas":
+        return _by_atlas(maps, boxes_xyxy, strides, sampling, aligned)
     if form == "levels":
         return _by_level(maps, boxes_xyxy, strides, sampling, aligned)
     return _by_reads(maps, boxes_xyxy, strides, sampling or -limit, aligned, bags=form == "bags")
@@ -62,6 +66,51 @@ def _by_level(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sa
         pooled.append(part.to(features.dtype))
     result = torch.cat(pooled).index_select(0, torch.cat(order).argsort())
     return result.reshape(batch, count, *result.shape[1:])
+
+
+def _by_atlas(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sampling: int, aligned: bool) -> Tensor:
+    # One operator for all levels: the maps lie side by side in one, and boxes are moved to where theirs lies.
+    batch, count = boxes_xyxy.shape[:2]
+    atlas, lefts, tops = _atlas(maps)
+    level = level_index(boxes_xyxy, strides)
+    size = torch.stack([_per_level([features.shape[dim] for features in maps], level) for dim in (3, 2)], -1).float()  # [B, R, 2]
+    corner = torch.stack([_per_level(values, level) for values in (lefts, tops)], -1).float()
+    scaled = boxes_xyxy.float() * _per_level([1 / stride for stride in strides], level)[..., None]  # pixels of the box's map
+    scaled = torch.minimum(scaled.where(scaled >= 0, 0.0), torch.cat((size, size), -1))  # also non-finite boxes: no read goes astray
+    image = torch.arange(batch, device=boxes_xyxy.device, dtype=torch.float32)[:, None, None].expand(batch, count, 1)
+    rois = torch.cat((image, scaled + torch.cat((corner, corner), -1)), -1).reshape(-1, 5)
+    pooled = roi_align(atlas.float(), rois, ROI_SIZE, 1.0, sampling, aligned).reshape(batch, count, -1, ROI_SIZE, ROI_SIZE)
+    if not aligned:
+        columns, rows = (_share_inside(scaled[..., dim::2], size[..., dim], sampling or 1) for dim in (0, 1))
+        pooled = pooled * (rows[..., :, None] * columns[..., None, :])[:, :, None]
+    result: Tensor = pooled.to(maps[0].dtype)
+    return result
+
+
+def _atlas(maps: Sequence[Tensor]) -> tuple[Tensor, list[int], list[int]]:
+    # The first map on top, the others in a row below; and the corner of each. Edges are repeated as far as samples may reach over them: a
+    # pixel before (aligned boxes begin half a pixel further out), and two after, since boxes are one pixel long at least.
+    padded = [F.pad(features, (1, 2, 1, 2), mode="replicate") for features in maps]
+    heights, widths = ([features.shape[dim] for features in padded] for dim in (2, 3))
+    below, tall = sum(widths[1:]), max(heights[1:], default=0)
+    wide = max(widths[0], below)
+    parts = [F.pad(padded[0], (0, wide - widths[0], 0, 0))]
+    if below:
+        row = torch.cat([F.pad(features, (0, 0, 0, tall - features.shape[2])) for features in padded[1:]], 3)
+        parts.append(F.pad(row, (0, wide - below, 0, 0)))
+    lefts = [1, *(1 + sum(widths[1:index]) for index in range(1, len(maps)))]
+    return torch.cat(parts, 2), lefts, [1, *(1 + heights[0] for _ in maps[1:])]
+
+
+def _share_inside(edges: Tensor, size: Tensor, samples: int) -> Tensor:
+    # edges [B, R, 2] in map pixels, size [B, R] -> [B, R, 7]: which share of a bin's samples the operator would have found within the map.
+    # Only boxes thinner than a pixel are stretched past its end. What they read there is the repeated edge, as is what the bin's other
+    # samples read, so that the share is all that is missing.
+    low, length = edges[..., :1], (edges[..., 1:] - edges[..., :1]).clamp(min=1.0)
+    step = torch.arange(ROI_SIZE * samples, device=edges.device, dtype=torch.float32)
+    position = low + (step + 0.5) * (length / (ROI_SIZE * samples))
+    inside = (position <= size[..., None]).to(position.dtype)
+    return inside.reshape(*size.shape, ROI_SIZE, samples).mean(-1)
 
 
 def _by_reads(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sampling: int, aligned: bool, *, bags: bool) -> Tensor:

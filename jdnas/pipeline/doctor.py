@@ -15,7 +15,7 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from export.ort_session import physical_cores
+from export.session import physical_cores
 from jdnas import __version__
 from latency.gpus import gpu_state
 from latency.here import standing
@@ -25,7 +25,7 @@ from latency.targets import known, load_target
 
 Json = dict[str, Any]
 GIB = 2**30
-_RUNTIMES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13", "triton")
+_RUNTIMES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "triton")
 _FOR_DEVELOPERS = frozenset({"dev", "docs"})
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 

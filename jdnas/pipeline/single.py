@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from export.forms import forms_for
 from export.graph import export_onnx
 from export.parity import compare
 from export.runners import open_runner, predictor
+from export.runtimes import SUFFIXES as ENGINE_SUFFIXES
 from export.triton import write_triton_repository
 from jdnas.data.canvas import boxes_in_image, place_on_canvas
 from jdnas.data.coco import load_split
@@ -37,8 +39,9 @@ class OpenModel:
     size_hw: SizeHW
 
 
-def _weights(model: Path, size: str | None) -> tuple[DetectorSpec, State, tuple[str, ...], SizeHW]:
-    if model.suffix == ".onnx":
+def read_weights(model: Path, size: str | None) -> tuple[DetectorSpec, State, tuple[str, ...], SizeHW]:
+    """Read weights of a whole detector, ours or another project's, with class names and the canvas to run it at."""
+    if model.suffix in ENGINE_SUFFIXES:
         raise CheckpointError(f"{model} is an engine; give the weights that it was made from")
     read = open_weights(model)
     if not read.has_heads:
@@ -54,15 +57,15 @@ def _weights(model: Path, size: str | None) -> tuple[DetectorSpec, State, tuple[
 
 @contextmanager
 def open_model(model: Path, size: str | None, runtime: str) -> Iterator[OpenModel]:
-    """Open an .onnx engine or the weights of a detector, ours or another project's."""
-    if model.suffix == ".onnx":
+    """Open an engine or the weights of a detector, ours or another project's."""
+    if model.suffix in ENGINE_SUFFIXES:
         if size is not None:
             raise ConfigError("an engine has its size inside; --size is for weights")
         with open_runner(model, runtime) as runner:
             info = runner.metadata
             yield OpenModel(predictor(runner), info.spec, tuple(info.classes), info.size_hw)
         return
-    spec, state, classes, size_hw = _weights(model, size)
+    spec, state, classes, size_hw = read_weights(model, size)
     yield OpenModel(materialize(spec, state), spec, classes, size_hw)
 
 
@@ -85,17 +88,20 @@ def evaluate_model(
             )  # fmt: skip
 
 
-def export_model(model: Path, out: Path, size: str | None, batch: int) -> str:
-    """Export weights to ONNX, compare the file with PyTorch on random images, and say what came out; or write them for torchvision."""
+def export_model(
+    model: Path, out: Path, size: str | None, batch: int, *, runtime: str = "ort-cpu", checked_in: str = "ort-cpu"
+) -> str:  # fmt: skip
+    """Export weights to ONNX for a runtime, compare the file with PyTorch, and say what came out; or write them for torchvision."""
     if out.suffix in TORCH_SUFFIXES:
         return write_for_torchvision(open_weights(model), out)
     if out.suffix != ".onnx":
         raise ConfigError(f"--out must end in .onnx, or in .pth for torchvision; got {out}")
-    spec, state, classes, size_hw = _weights(model, size)
+    spec, state, classes, size_hw = read_weights(model, size)
     unchecked = out.with_suffix(".unchecked.onnx")
-    export_onnx(state, spec, size_hw=size_hw, batch=batch, path=unchecked, classes=classes, provenance={"weights": model.name})
-    with open_runner(unchecked, "ort-cpu") as runner:
-        result = compare(materialize(spec, state), predictor(runner), _noise(size_hw, batch))
+    provenance, forms = {"weights": model.name}, forms_for(runtime)
+    export_onnx(state, spec, size_hw=size_hw, batch=batch, path=unchecked, classes=classes, provenance=provenance, forms=forms)
+    with open_runner(unchecked, checked_in) as runner:
+        result = compare(materialize(spec, state), predictor(runner), noise_batches(size_hw, batch))
     if not result.passed:
         failed = out.with_suffix(".failed.onnx")
         unchecked.replace(failed)
@@ -122,7 +128,8 @@ class _NoiseBatch:
     sizes_hw: torch.Tensor
 
 
-def _noise(size_hw: SizeHW, batch: int) -> Iterator[_NoiseBatch]:
+def noise_batches(size_hw: SizeHW, batch: int) -> Iterator[_NoiseBatch]:
+    """Give a few batches of noise that fills the canvas."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         images = torch.randn(batch, 3, *size_hw, generator=generator)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from export.ort_session import import_onnxruntime
+from export.runtimes import require
 from jdnas.config import RunConfig
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline.context import Context, SizeHW
@@ -62,7 +62,7 @@ def foreign_table(config: RunConfig) -> str:
 def check_target(config: RunConfig) -> None:
     """Raise the InputError that delivery would end in: no runtime to check engines with, or no way to tell their latency."""
     target = load_target(config.target)
-    import_onnxruntime(checking_runtime(target))
+    require(checking_runtime(target), target.processor)
     if not standing(target).measurable:
         open_source(target)
 

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import jdnas
-from export.ort_session import physical_cores
+from export.session import physical_cores
 from jdnas.serve.contract import VERSION
 from jdnas.serve.limits import Limits, Refusal, read_body
 from jdnas.serve.models import Models, ServedModel

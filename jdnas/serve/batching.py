@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from export.ort_session import Array
 from export.runners import Runner, padded_run
+from export.session import Array
 
 Outputs = dict[str, Array]
 

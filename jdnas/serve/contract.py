@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from export.artifact import ArtifactInfo
-from export.ort_session import Array
+from export.session import Array
 from jdnas.serve.limits import Refusal
 
 VERSION = "1"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from export.ort_session import Array
 from export.runners import Runner, open_runner, padded_run
+from export.session import Array
 from jdnas.errors import ConfigError, DataError, InputError
 from jdnas.serve.batching import Batcher, Outputs
 from jdnas.serve.contract import VERSION, Contract

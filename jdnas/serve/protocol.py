@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from export.ort_session import Array
+from export.session import Array
 from jdnas.serve.contract import DTYPES, VERSION, Contract, TensorSpec
 from jdnas.serve.limits import Refusal
 

@@ -1,28 +1,17 @@
+"""What is ONNX Runtime's alone; what all runners must do is in `runner_contract`."""
+
 import sys
 
 import numpy as np
 import onnx
 import pytest
-import torch
 
-from export.ort_session import OrtSession, physical_cores
-from export.runners import open_runner, predictor
-from jdnas.errors import CheckpointError, InputError, MissingExtraError, TargetError
-
-
-def _feeds(tiny, batch=2):
-    rng = np.random.default_rng(0)
-    height, width = tiny.size_hw
-    images = rng.standard_normal((batch, 3, height, width)).astype(np.float32)
-    return images, np.array([[height, width]] * batch, np.int64)
-
-
-def test_metadata_comes_back(tiny):
-    with open_runner(tiny.path) as runner:
-        info = runner.metadata
-    assert info.spec == tiny.spec
-    assert (info.classes, info.size_hw, info.batch, info.precision) == (tiny.classes, tiny.size_hw, 2, "fp32")
-    assert info.provenance == {"run": "test"}
+import export.ort_session as ort_session
+from export.ort_session import OrtSession
+from export.runners import open_runner
+from export.session import physical_cores
+from jdnas.errors import CheckpointError, MissingExtraError, TargetError
+from tests.export.runner_contract import feeds
 
 
 def test_normalization_is_in_the_file(tiny):
@@ -31,50 +20,7 @@ def test_normalization_is_in_the_file(tiny):
     assert properties["jdnas.std"] == "[0.229, 0.224, 0.225]"
 
 
-def test_bound_call_runs_like_run(tiny):
-    with open_runner(tiny.path, threads=1) as runner:
-        runner.bind(*_feeds(tiny))()
-        assert runner.runtime.threads == 1
-        outputs = runner.run(*_feeds(tiny))
-    shapes = {name: array.shape for name, array in outputs.items()}
-    assert shapes == {"boxes": (2, 20, 4), "scores": (2, 20), "labels": (2, 20), "count": (2,)}
-
-
-@pytest.mark.parametrize("batch", [1, 2, 3])
-def test_predictor_takes_any_batch(tiny, batch):
-    images, sizes = _feeds(tiny, 3)
-    with open_runner(tiny.path) as runner:
-        predict = predictor(runner)
-        all_of_them = predict(torch.from_numpy(images), torch.from_numpy(sizes))
-        some = predict(torch.from_numpy(images[:batch]), torch.from_numpy(sizes[:batch]))
-    assert some.boxes_xyxy.shape == (batch, 20, 4)
-    assert some.count.tolist() == all_of_them.count[:batch].tolist()
-    torch.testing.assert_close(some.scores, all_of_them.scores[:batch], atol=1e-5, rtol=0)
-
-
-def test_wrong_shape_and_type(tiny):
-    images, sizes = _feeds(tiny)
-    with open_runner(tiny.path) as runner:
-        with pytest.raises(InputError, match=r"'images' must be \[2, 3, 64, 96\] float32, got \[1, 3, 64, 96\]"):
-            runner.run(images[:1], sizes)
-        with pytest.raises(InputError, match="'sizes_hw' must be .* int64"):
-            runner.run(images, sizes.astype(np.int32))
-
-
-def test_closed_runner(tiny):
-    runner = open_runner(tiny.path)
-    runner.close()
-    with pytest.raises(ValueError, match="closed"):
-        runner.run(*_feeds(tiny))
-
-
-def test_broken_files(tiny, tmp_path):
-    with pytest.raises(CheckpointError, match="does not exist"):
-        open_runner(tmp_path / "none.onnx")
-    truncated = tmp_path / "truncated.onnx"
-    truncated.write_bytes(tiny.path.read_bytes()[: tiny.path.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match="truncated.onnx"):
-        open_runner(truncated)
+def test_a_file_of_another_program(tiny, tmp_path):
     model = onnx.load(tiny.path)
     del model.metadata_props[:]
     stranger = tmp_path / "stranger.onnx"
@@ -84,13 +30,14 @@ def test_broken_files(tiny, tmp_path):
 
 
 def test_missing_runtime(tiny, monkeypatch):
-    with pytest.raises(TargetError, match="known: ort-cpu, ort-cuda"):
-        open_runner(tiny.path, "openvino")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"'onnxruntime' .*jdnas\[cpu\]"):
         open_runner(tiny.path)
     with pytest.raises(MissingExtraError, match=r"'onnxruntime-gpu' .*jdnas\[gpu\]"):
         open_runner(tiny.path, "ort-cuda")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"'openvino' .*jdnas\[openvino\]"):
+        open_runner(tiny.path, "openvino")
 
 
 def test_build_without_cuda(tiny, monkeypatch):
@@ -103,3 +50,62 @@ def test_build_without_cuda(tiny, monkeypatch):
 
 def test_default_threads_are_the_physical_cores(tiny):
     assert OrtSession(tiny.path).info.threads == physical_cores() >= 1
+
+
+class CudaOnTheHost:
+    """The onnxruntime module with a CUDA provider that is the CPU's: device memory is host memory, and options are noted."""
+
+    def __init__(self, *, captures):
+        import onnxruntime
+
+        self._ort, self.captures, self.options = onnxruntime, captures, []
+        self.OrtValue = self._values()
+
+    def __getattr__(self, name):
+        return getattr(self._ort, name)
+
+    def get_available_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, source, options, providers, provider_options):  # noqa: N802
+        assert providers == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        self.options.append(provider_options[0])
+        if "enable_cuda_graph" in provider_options[0] and not self.captures:
+            raise RuntimeError("not all nodes have been partitioned to the CUDA provider")
+        session = self._ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session.get_providers = self.get_available_providers
+        return session
+
+    def _values(self):
+        real = self._ort.OrtValue
+
+        class Values:
+            @staticmethod
+            def ortvalue_from_numpy(array, place, index):
+                assert place == "cuda"
+                return real.ortvalue_from_numpy(array, "cpu", index)
+
+            @staticmethod
+            def ortvalue_from_shape_and_type(shape, dtype, place, index):
+                assert place == "cuda"
+                return real.ortvalue_from_shape_and_type(shape, dtype, "cpu", index)
+
+        return Values
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_the_cuda_provider_captures_a_graph_over_bound_buffers(tiny, monkeypatch, captures):
+    """On the host, with everything but the device: options, one set of buffers, and the fallback for graphs that cannot be captured."""
+    reference, ort = OrtSession(tiny.path, threads=1), CudaOnTheHost(captures=captures)
+    monkeypatch.setattr(ort_session, "import_onnxruntime", lambda runtime: ort)
+    first, second = (dict(zip(("images", "sizes_hw"), feeds(tiny.size_hw, seed), strict=True)) for seed in (0, 1))
+    session = OrtSession(tiny.path, "ort-cuda")
+    assert ["enable_cuda_graph" in options for options in ort.options] == ([True] if captures else [True, False])
+    assert all(options["use_tf32"] == "0" for options in ort.options)
+    assert session.info.cuda_graph == captures and session.info.provider == "CUDAExecutionProvider"
+    for one in (first, second, first):
+        found = session.run(one)
+        for name, array in reference.run(one).items():
+            np.testing.assert_allclose(found[name], array, atol=1e-4)
+    session.bind(second)()
+    session.close()

@@ -15,7 +15,7 @@ def test_measurements_do_not_overlap():
     entered, leave = threading.Event(), threading.Event()
 
     def hold():
-        with exclusive_device("ort-cpu"):
+        with exclusive_device("cpu"):
             entered.set()
             leave.wait(10)
 
@@ -25,20 +25,20 @@ def test_measurements_do_not_overlap():
         assert entered.wait(10)
         with (
             pytest.raises(TargetError, match=r"another measurement \(process \d+\) holds the cpu"),
-            exclusive_device("ort-cpu", timeout_s=0.1),
+            exclusive_device("cpu", timeout_s=0.1),
         ):
             pass
-        with exclusive_device("ort-cuda", timeout_s=0.1):
+        with exclusive_device("gpu", timeout_s=0.1):
             pass
     finally:
         leave.set()
         holder.join()
-    with exclusive_device("ort-cpu", timeout_s=0.1):
+    with exclusive_device("cpu", timeout_s=0.1):
         pass
 
 
 def test_released_after_an_error():
-    with pytest.raises(KeyError), exclusive_device("ort-cpu"):
+    with pytest.raises(KeyError), exclusive_device("cpu"):
         raise KeyError
-    with exclusive_device("ort-cpu", timeout_s=0.1):
+    with exclusive_device("cpu", timeout_s=0.1):
         pass

@@ -2,11 +2,12 @@ import sys
 
 import pytest
 
+import export.tensorrt_api as tensorrt_api
 from jdnas.errors import TargetError
 from latency import here
 from latency.gpus import GpuState
 from latency.here import check_here, standing
-from latency.targets import load_target
+from latency.targets import Target, load_target
 
 CUDA = load_target("h100-ort")
 
@@ -19,28 +20,51 @@ def test_the_cpu_is_always_here():
     assert standing(load_target("cpu-ort")).measurable
 
 
-@pytest.mark.parametrize("name", ["v100-trt", "h100-aoti", "rtx4090-trt-rtx"])
-def test_runtimes_that_this_version_cannot_run(name):
-    found = standing(load_target(name))
-    assert not found.measurable
-    assert found.why.startswith("no: needs ")
-    assert "cannot be measured here: this version times engines of ort-cpu, ort-cuda" in found.reason
+def test_packages_that_are_missing_are_named(monkeypatch):
+    def missing():
+        raise ImportError
 
-
-def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for name, package, extra in (("cpu-ort", "onnxruntime", "cpu"), ("h100-ort", "onnxruntime-gpu", "gpu")):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    for runtime in ("tensorrt", "tensorrt-rtx"):
+        monkeypatch.setitem(tensorrt_api._IMPORTS, runtime, missing)
+    for name, package, extra in (
+        ("cpu-ort", "onnxruntime", "cpu"), ("h100-ort", "onnxruntime-gpu", "gpu"), ("cpu-openvino", "openvino", "openvino"),
+        ("v100-trt", "tensorrt", "tensorrt"), ("rtx4090-trt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx"),
+    ):  # fmt: skip
         found = standing(load_target(name))
         assert (found.measurable, found.why) == (False, f"no: {package} missing")
-        with pytest.raises(TargetError, match=f"package '{package}' is not installed; install it with: pip install 'jdnas.{extra}.'"):
+        with pytest.raises(TargetError, match=f"cannot be measured here: package '{package}' is not installed; install it with: "
+                           f"pip install 'jdnas.{extra}.'"):  # fmt: skip
             check_here(load_target(name))
+
+
+def test_a_machine_without_a_gpu(monkeypatch):
+    monkeypatch.setattr("export.cuda_device.has_driver", lambda: False)
+    found = standing(load_target("h100-aoti"))
+    assert (found.measurable, found.why) == (False, "no: no such GPU")
+    assert "no CUDA device" in found.reason
+
+
+def test_a_machine_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    found = standing(load_target("cpu-aoti"))
+    assert (found.measurable, found.why) == (False, "no: no C++ compiler")
+    assert "finds no compiler (no-such-compiler); install g++ or set CXX" in found.reason
+
+
+def test_what_a_target_runs_on():
+    assert {name: load_target(name).processor for name in ("cpu-ort", "cpu-openvino", "cpu-aoti", "h100-aoti", "h100-ort", "t4-trt")} == {
+        "cpu-ort": "cpu", "cpu-openvino": "cpu", "cpu-aoti": "cpu", "h100-aoti": "gpu", "h100-ort": "gpu", "t4-trt": "gpu",
+    }  # fmt: skip
+    assert Target(name="x", device="cpu", runtime="aoti").processor == "cpu"
 
 
 @pytest.mark.parametrize(
     ("state", "measurable"), [(gpu("NVIDIA H100 80GB HBM3"), True), (gpu("NVIDIA A100-SXM4-40GB"), False), (None, True)]
 )
 def test_the_gpu_must_be_the_targets(monkeypatch, state, measurable):
-    monkeypatch.setattr(here, "import_onnxruntime", lambda runtime: None)
+    monkeypatch.setattr(here, "require", lambda runtime, processor: None)
     monkeypatch.setattr(here, "gpu_state", lambda: state)
     found = standing(CUDA)
     assert found.measurable == measurable

@@ -22,11 +22,11 @@ from tests.serve.conftest import CANVAS_HW
 SLOW = """
 import sys, time
 import export.runners as runners
-run = runners.OnnxRuntimeRunner.run
+run = runners.EngineRunner.run
 def slow(self, images, sizes_hw):
     time.sleep(float(images.max() > 50) * 1.5)
     return run(self, images, sizes_hw)
-runners.OnnxRuntimeRunner.run = slow
+runners.EngineRunner.run = slow
 from jdnas.cli import main
 sys.argv = ["jdnas", "serve", sys.argv[1], "--port", "0", "--threads", "1", "--no-images"]
 try:
