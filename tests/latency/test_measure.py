@@ -6,7 +6,7 @@ from onnx import helper
 
 from jdnas.errors import TargetError
 from jdnas.spec import DetectorSpec, Head, Stage
-from latency import measure
+from latency import block_calls, measure
 from latency.blocks import REST, Block, blocks_of
 from latency.measure import PreparedEngine, in_turns, measure_block, measure_table, prepare
 from latency.plan import TablePlan, plan_table, rest_spec
@@ -162,11 +162,11 @@ def test_runtimes_that_cannot_be_measured(tmp_path, plan):
 def test_engines_are_exported_once(spec, tmp_path, monkeypatch):
     exported = []
 
-    def export(state, spec, *, path, **_):
+    def export(target, spec, state, *, path, **_):
         exported.append(path)
         path.write_bytes(b"engine")
 
-    monkeypatch.setattr(measure, "export_onnx", export)
+    monkeypatch.setattr(measure, "export_for", export)
     for _ in range(2):
         with PreparedEngine((spec, (64, 96)), CPU, tmp_path):
             pass
@@ -179,8 +179,8 @@ def test_engines_are_exported_once(spec, tmp_path, monkeypatch):
 
 def test_prepare_exports_rests_and_engines_and_measures_nothing(measured, plan, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(measure, "export_onnx", lambda state, spec, *, path, **_: made.append(path.name))
-    monkeypatch.setattr(measure, "rest_graph", lambda spec, size_hw: helper.make_model(helper.make_graph([], "rest", [], [])))
+    monkeypatch.setattr(measure, "export_for", lambda target, spec, state, *, path, **_: made.append(path.name))
+    monkeypatch.setattr(block_calls, "rest_graph", lambda spec, size_hw, **_: helper.make_model(helper.make_graph([], "rest", [], [])))
     prepare(plan, CPU, tmp_path)
     rests = [block for block in plan.blocks if block.family == REST]
     assert len(made) == len(plan.engines)
