@@ -10,11 +10,11 @@ from jdnas.api.results import Trained
 from jdnas.api.settings import Settings, run_config
 from jdnas.errors import ConfigError
 from jdnas.models.complexity import multiply_adds, parameters, parameters_per_part, per_part
+from jdnas.pipeline.engines import export_engine
 from jdnas.pipeline.predict import Predictions, predict_files
 from jdnas.pipeline.progress import counting
 from jdnas.pipeline.prune import prune as prune_detector
 from jdnas.pipeline.prune import prune_action
-from jdnas.pipeline.engines import export_engine
 from jdnas.pipeline.single import evaluate_model, export_for_triton, export_model
 from jdnas.pipeline.upgrade import Upgraded, upgrade_detector
 from jdnas.pipeline.weights import import_weights as convert
