@@ -1,32 +1,31 @@
-"""kill -9 in the pool training and in a candidate: what is resumed ends as if nothing had happened."""
+"""kill -9 in the pool training, in a candidate, and at random: what is resumed ends as if nothing had happened."""
 
-import os
+import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from jdnas.search.study import SearchStudy
-from jdnas.training.checkpoint import load_tensors, read_json
-from tests.pipeline.conftest import NANO, jdnas
+from jdnas.training.checkpoint import read_json
+from tests.pipeline.kill_harness import arguments, compare, finish, kill_often, running_trials, started
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 LIMIT_S = 120
 
 
-def arguments(folder: Path, *more: str) -> list[str]:
-    return ["search", "--base", "r18", "--data", "shapes", "--preset", str(NANO), "--run-dir", str(folder), *more]
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kill") / "undisturbed"
+    finish(folder, [])
+    return folder
 
 
 def kill_when(happens: Callable[[], bool], command: list[str]) -> None:
     """Run `jdnas` and kill it as soon as something happens."""
-    code = "from jdnas.cli import main; main()"
-    with subprocess.Popen([sys.executable, "-c", code, *command], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    with started(command) as process:
         deadline = time.monotonic() + LIMIT_S
         while not happens():
             assert process.poll() is None and time.monotonic() < deadline
@@ -35,39 +34,16 @@ def kill_when(happens: Callable[[], bool], command: list[str]) -> None:
     assert process.returncode == -9
 
 
-def running_trials(folder: Path) -> list[int]:
-    try:
-        with sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True, timeout=10) as database:
-            found = database.execute("SELECT number FROM trials WHERE state = 'RUNNING'").fetchall()
-    except sqlite3.OperationalError:
-        return []
-    finally:
-        if "database" in locals():
-            database.close()
-    return [number for (number,) in found]
+def check_same(undisturbed: Path, killed: Path) -> None:
+    found = compare(undisturbed, killed)
+    assert (found["candidates"], found["different_candidates"], found["different_files"]) == (4, [], [])
+    assert found["files"] > 10
+    curves = [[phase["curve"] for phase in read_json(folder / "pool" / "pool.json")["meta"]["phases"]] for folder in (undisturbed, killed)]
+    assert curves[0] == curves[1]
 
 
-def trace(folder: Path) -> list[tuple[object, ...]]:
-    with SearchStudy.load(f"sqlite:///{folder / 'study.db'}") as study:
-        assert not study.running
-        return [
-            (t.number, t.parent, t.candidate.action, t.teacher.key, t.student.key, t.score, t.ap, t.cost, t.state) for t in study.history
-        ]
-
-
-def weights(folder: Path) -> dict[str, bytes]:
-    return {
-        f"{path.relative_to(folder)}:{name}": tensor.numpy().tobytes()
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, tensor in load_tensors(path).items()
-    }
-
-
-def test_killed_in_the_pool_and_in_a_candidate(tmp_path: Path) -> None:
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    code, _, err = jdnas(*arguments(undisturbed, "--quiet"))
-    assert code == 0, err
-
+def test_killed_in_the_pool_and_in_a_candidate(undisturbed: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
     partial = killed / "pool" / "phase_1.partial.safetensors"
     kill_when(partial.exists, arguments(killed, "--quiet"))
     assert partial.exists() and not (killed / "pool" / "pool.json").exists() and not (killed / "study.db").exists()
@@ -76,9 +52,21 @@ def test_killed_in_the_pool_and_in_a_candidate(tmp_path: Path) -> None:
     assert running_trials(killed) == [2]
     assert (killed / "pool" / "pool.json").exists() and not (killed / "candidates" / "0002" / "student.json").exists()
 
-    code, _, err = jdnas(*arguments(killed, "--quiet", "--resume"))
-    assert code == 0, err
-    assert len(trace(undisturbed)) == 4 and trace(killed) == trace(undisturbed)
-    assert weights(killed) == weights(undisturbed)
-    curves = [[phase["curve"] for phase in read_json(folder / "pool" / "pool.json")["meta"]["phases"]] for folder in (undisturbed, killed)]
-    assert curves[0] == curves[1]
+    finish(killed, [])
+    check_same(undisturbed, killed)
+
+
+def test_killed_at_random_moments(undisturbed: Path, tmp_path: Path) -> None:
+    kills = kill_often(tmp_path / "killed", [], 2, seed=1, window_s=0.6)
+    assert len(kills) == 2
+    check_same(undisturbed, tmp_path / "killed")
+
+
+def test_differences_are_seen(undisturbed: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(undisturbed, tmp_path / "other")
+    weights = other / "candidates" / "0001" / "student.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with closing(sqlite3.connect(other / "study.db")) as database, database:
+        database.execute("UPDATE trial_values SET value = value + 1 WHERE trial_id = (SELECT trial_id FROM trials WHERE number = 2)")
+    found = compare(undisturbed, other)
+    assert found["different_files"] == ["candidates/0001/student.safetensors"] and found["different_candidates"] == [2]
