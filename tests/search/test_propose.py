@@ -1,5 +1,6 @@
 import copy
 import random
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -96,3 +97,24 @@ def test_actions_are_json_data(history: History) -> None:
 def test_training_seeds_differ() -> None:
     seeds = {training_seed(seed, number) for seed in range(30) for number in range(30)}
     assert len(seeds) == 900 and all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_proposal_asks_the_same_of_a_long_history(history: History) -> None:
+    """However many candidates there are beside the list, as many functions are called."""
+
+    def calls(trials: list[Trial]) -> int:
+        known, count = History(trials), 0
+
+        def note(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        sys.setprofile(note)
+        try:
+            assert propose(known, 5000, SearchSettings(k=3, seed=2), Simulator()) is not None
+        finally:
+            sys.setprofile(None)
+        return count
+
+    worse = [trial(n, 0.1 + 1e-6 * n, parent=0, kind="x") for n in range(8, 3000)]
+    assert 0 < calls([*history, *worse]) == calls(list(history))
