@@ -120,7 +120,8 @@ class RunConfig(Settings):
 
     `pretrained_lr_factor`: factor on every learning rate where the base starts from trained weights, which large steps would undo.
     `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more. `estimate_first`: measure
-    a training step before the run starts, and say how long it will take.
+    a training step before the run starts, and say how long it will take. `tensorboard`: write losses, learning rates, AP and scores for it
+    into the run folder.
     """
 
     base: str = "r18"
@@ -145,6 +146,7 @@ class RunConfig(Settings):
     benchmark_seconds: float = Field(10.0, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)
     estimate_first: bool = False
+    tensorboard: bool = False
 
     @property
     def width_step(self) -> int:

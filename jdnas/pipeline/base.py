@@ -116,10 +116,11 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
             settings,
             seed=context.config.seed,
             resume=resume,
-            on_step=progress.steps(units * 0.95, steps),
+            on_step=context.scalars.watching("base", settings, steps, progress.steps(units * 0.95, steps)),
             momentum=momentum,
         )
         metrics = evaluate_detector(context, context.base_spec, state, context.base_size_hw)
+        context.scalars.add("base/ap", metrics.ap, report.steps)
         progress.say(f"  base AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f}) after {report.images} images in {report.seconds:.0f} s")
     meta = {"images": report.images, "seconds": report.seconds, "skipped_steps": report.skipped, "curve": report.curve,
             "metrics": metrics.to_dict(), "origin": origin, "scores": report.scores, "stopped_early": report.stopped_early}  # fmt: skip

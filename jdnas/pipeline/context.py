@@ -18,6 +18,7 @@ from jdnas.data.shapes import make_shapes
 from jdnas.data.types import Batch
 from jdnas.errors import ConfigError
 from jdnas.pipeline.run_folder import RunFolder, begin_run
+from jdnas.pipeline.scalars import NO_SCALARS, Scalars, check_tensorboard
 from jdnas.pipeline.weights import spec_of_weights
 from jdnas.presets import plain_name, preset, scale_backbone
 from jdnas.spec import DetectorSpec, FamilyTraits
@@ -44,6 +45,7 @@ class Context:
     base_spec: DetectorSpec
     device: torch.device
     team: Team = ALONE
+    scalars: Scalars = NO_SCALARS
 
     @property
     def base_size_hw(self) -> SizeHW:
@@ -171,6 +173,8 @@ def for_trained_weights(config: RunConfig) -> RunConfig:
 def load_context(config: RunConfig, folder: RunFolder) -> Context:
     """Read and check the data, and derive resolutions, spec and device from the settings."""
     device = pick_device(config.device)
+    if config.tensorboard:
+        check_tensorboard()
     root = data_folder(config, folder)
     train, val = load_split(root, "train"), load_split(root, "val")
     check_splits(train, val)
@@ -180,4 +184,5 @@ def load_context(config: RunConfig, folder: RunFolder) -> Context:
         config = for_trained_weights(config)
     for split in (train, val):
         keep_images(split, config.data_settings.cache, folder.root / "cache")
-    return Context(config, folder, train, val, sizes, spec, device)
+    scalars = Scalars(folder.root / "tensorboard") if config.tensorboard else NO_SCALARS
+    return Context(config, folder, train, val, sizes, spec, device, scalars=scalars)

@@ -58,7 +58,7 @@ def optimize(
         with counting(console, quiet=quiet) as count:
             expected = estimate_of(context, count)
         progress.say("\n".join([expected.line(), *(f"  {note}" for note in expected.notes)]))
-    with run_lock(context.folder), progress.running():
+    with run_lock(context.folder), progress.running(), context.scalars:
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
         result = _search(context, pool, cost, progress, plan, placement)
@@ -91,7 +91,7 @@ def run_until(
     wanted = list(parts)[: list(parts).index(step) + 1]
     progress = JobProgress(console, sum(parts[name] for name in wanted), quiet=quiet)
     _announce(context, plan, progress)
-    with run_lock(context.folder), progress.running():
+    with run_lock(context.folder), progress.running(), context.scalars:
         context = with_team(context, devices, nodes)
         base_state = ensure_base(context, progress, plan.base)
         if "pool" in wanted:

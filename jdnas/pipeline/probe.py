@@ -21,7 +21,7 @@ from jdnas.training.loop import make_optimizer, prepare, train_step
 from jdnas.training.settings import TrainSettings
 
 PROBE_BATCH = 2
-LONGEST_STEP_S = 120.0
+WANTED_STEP_S, LONGEST_STEP_S = 15.0, 120.0
 _TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
 _BACKWARD = 3.0  # a training step takes about three forward passes: tells in advance whether a probe would take too long
 
@@ -42,26 +42,45 @@ class Probe:
 
 
 def probe(context: Context, spec: DetectorSpec) -> Probe:
-    """Measure a detector with fresh weights on `PROBE_BATCH` training images; the weights are thrown away."""
-    settings = context.config.base_train.model_copy(update={"batch": PROBE_BATCH, "accumulate": 1, "scales": (1.0,)})
-    batch, load_s = _loaded(context, settings)
+    """Measure a detector with fresh weights on a batch of training images; the weights are thrown away.
+
+    The batch is that of the base's training, or a part of it where a step would take too long.
+    """
+    settings = context.config.base_train
+    count = min(PROBE_BATCH, settings.batch // settings.accumulate)
+    batch, load_s = _loaded(context, count)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.config.seed)
         state = {name: tensor.to(context.device) for name, tensor in build(spec).state_dict().items()}
         weight_bytes = sum(tensor.nbytes for tensor in state.values())
         look_s = _look(context, spec, state, batch)
-        if look_s * PROBE_BATCH * _BACKWARD > LONGEST_STEP_S:
+        if look_s * count * _BACKWARD > LONGEST_STEP_S:
             return Probe(look_s, None, load_s, weight_bytes, None)
-        train_s, activation_bytes = _train(context, spec, state, batch, settings)
+        if (more := _count_for(look_s, settings.batch // settings.accumulate)) > count:
+            batch, load_s = _loaded(context, more)
+            look_s = _look(context, spec, state, batch)
+        train_s, activation_bytes = _train(context, spec, state, batch)
     return Probe(look_s, train_s, load_s, weight_bytes, activation_bytes)
 
 
-def _loaded(context: Context, settings: TrainSettings) -> tuple[Batch, float]:
+def _count_for(look_s: float, most: int) -> int:
+    """Return how many images, up to `most`, a training step may have that is to take some seconds."""
+    while most > PROBE_BATCH and look_s * most * _BACKWARD > WANTED_STEP_S:
+        most //= 2
+    return most
+
+
+def _settings(context: Context, count: int) -> TrainSettings:
+    return context.config.base_train.model_copy(update={"batch": count, "accumulate": 1, "scales": (1.0,)})
+
+
+def _loaded(context: Context, count: int) -> tuple[Batch, float]:
     """Return a batch, and the seconds per image that loading it takes once its files are decoded; with workers that hides in training."""
+    settings = _settings(context, count)
     next(iter(context.train_batches(settings, context.config.seed, 0)))
     started = time.perf_counter()
     batch = next(iter(context.train_batches(settings, context.config.seed, 0)))
-    seconds = 0.0 if context.config.data_settings.workers else (time.perf_counter() - started) / PROBE_BATCH
+    seconds = 0.0 if context.config.data_settings.workers else (time.perf_counter() - started) / count
     return batch.to(context.device).channels_last(), seconds
 
 
@@ -82,7 +101,8 @@ def _look(context: Context, spec: DetectorSpec, state: State, batch: Batch) -> f
     return seconds[-1] / len(batch.images)
 
 
-def _train(context: Context, spec: DetectorSpec, state: State, batch: Batch, settings: TrainSettings) -> tuple[float, int]:
+def _train(context: Context, spec: DetectorSpec, state: State, batch: Batch) -> tuple[float, int]:
+    settings = _settings(context, len(batch.images))
     parameters = prepare(state, norms=settings.norm != "frozen")
     optimizer = make_optimizer(parameters, settings)
     loss = DetectorLoss(spec, state, seed=0, gamma_penalty=settings.gamma_penalty, frozen_norms=settings.norm == "frozen")

@@ -13,8 +13,10 @@ from jdnas.config import RunConfig, dump, resolve_kept
 from jdnas.errors import CheckpointError, ConfigError
 from jdnas.search.settings import BUDGETS
 
-_OF_THE_MACHINE = ("preset", "device", "checkpoint_seconds", "estimate_first", "data_settings.workers", "data_settings.cache")
-MAY_CHANGE = frozenset({*_OF_THE_MACHINE, *(f"search.{budget}" for budget in BUDGETS)})
+_OF_THE_MACHINE = frozenset(
+    {"preset", "device", "checkpoint_seconds", "estimate_first", "tensorboard", "data_settings.workers", "data_settings.cache"}
+)  # fmt: skip
+MAY_CHANGE = _OF_THE_MACHINE | {f"search.{budget}" for budget in BUDGETS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,9 @@ def run_search(
         else:
             progress.replan(-plan.candidate)
         best = history.best()
+        for name, value in (("ap", trial.ap), ("score", trial.score), ("cost", trial.cost), ("best_score", best.score)):
+            if value is not None:
+                context.scalars.add(f"search/{name}", value, trial.number)
         progress.say(
             f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   [best {best.number}: {best.score:.4f}]"
         )
@@ -91,9 +94,10 @@ def ensure_control(context: Context, history: History, student: Trial, base_stat
             steps = max(1, images // settings.batch)
             state, _ = train_detector(
                 context, spec, base_state, settings, seed=context.config.seed + 1, steps=steps, resume=resume,
-                on_step=progress.steps(units * 0.9, steps),
+                on_step=context.scalars.watching("control", settings, steps, progress.steps(units * 0.9, steps)),
             )  # fmt: skip
         metrics = evaluate_detector(context, spec, state, context.base_size_hw).to_dict()
+        context.scalars.add("control/ap", metrics["ap"], images // settings.batch)
         progress.say(f"  control AP {metrics['ap']:.3f}")
     save_detector(stem, spec, state, {"images": images, "metrics": metrics})
     resume.path.unlink(missing_ok=True)

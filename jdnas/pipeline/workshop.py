@@ -19,6 +19,7 @@ from jdnas.student.inherit import Decision, carry_momentum, decide, transform
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import load_detector, save_detector
 from jdnas.training.momentum import load_momentum, save_momentum
+from jdnas.training.schedule import steps_of
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,10 @@ class StudentWorkshop:
         if candidate.choice != "base":
             settings = context.config.candidate_train
             teacher = teacher_of(context, self.pool, candidate.teacher, student)
+            steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
+            on_step = context.scalars.watching(f"candidate_{candidate.number:04d}", settings, steps, self.on_step)
             state, report = train_detector(
-                context, student, state, settings, seed=candidate.seed, teacher=teacher, on_step=self.on_step, momentum=momentum
+                context, student, state, settings, seed=candidate.seed, teacher=teacher, on_step=on_step, momentum=momentum
             )  # fmt: skip
             images = report.images
         metrics = {size_key(size): evaluate_detector(context, student, state, size).to_dict() for size in context.sizes_hw}
