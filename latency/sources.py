@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from jdnas.models.complexity import layers
 from jdnas.spec import DetectorSpec
-from latency.blocks import Block, SizeHW, fuses_addition, layer_block
+from latency.blocks import REST, Block, SizeHW, fuses_addition, layer_block, rest_block
 from latency.predictor import Predictor
 from latency.prior import PRIOR_LABEL, Prior, find_prior, model_name
 from latency.tables import find_table, no_table
@@ -28,6 +28,9 @@ class LatencySource(Protocol):
     def latency_ms(self, spec: DetectorSpec, size_hw: SizeHW) -> float:
         """Return milliseconds of one batch."""
 
+    def parts_ms(self, spec: DetectorSpec, size_hw: SizeHW) -> dict[str, float]:
+        """Return milliseconds by part of the detector."""
+
     def describe(self) -> dict[str, Any]:
         """Return, as JSON data, the label and what the source rests on."""
 
@@ -43,6 +46,14 @@ class TableSource:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.latency_ms = predictor.latency_ms
+
+    def parts_ms(self, spec: DetectorSpec, size_hw: SizeHW) -> dict[str, float]:
+        """Return milliseconds by part of the detector, sums of blocks, not corrected; `rest`: proposals, NMS, RoIAlign, decoding."""
+        parts: dict[str, float] = defaultdict(float)
+        for layer in layers(spec, size_hw):
+            parts[layer.part] += self.predictor.block_ms(layer_block(layer))
+        parts[REST] += self.predictor.block_ms(rest_block(spec, size_hw))
+        return dict(parts)
 
     def describe(self) -> dict[str, Any]:
         """Return label, counts and provenance of the table."""

@@ -23,6 +23,7 @@ from jdnas.pipeline.pool_quality import SubnetQuality, evaluate_run
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.status import search_status as status_of_search
 from jdnas.report.build import write_report as write_one
+from jdnas.report.compare import write_comparison
 
 PathLike = str | Path
 
@@ -142,9 +143,9 @@ def distill_student(
     return Trained(Path(run_dir) / "student" / "student.safetensors", record)
 
 
-def write_report(run: PathLike) -> Path:
-    """Write the report of a finished run anew into its folder; return the page."""
-    return write_one(Path(run))
+def write_report(run: PathLike, *others: PathLike, out: PathLike = "comparison.html") -> Path:
+    """Write the report of a finished run anew into its folder, or with others one page that compares them to `out`; return the page."""
+    return write_comparison([Path(run), *map(Path, others)], Path(out)) if others else write_one(Path(run))
 
 
 def search_status(run: PathLike, *, top: int = 5) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def _classes(report: DataReport) -> Table:
     for split in report.splits:
         table.add_column(split, justify="right")
     facts = report.splits.values()
+    table.add_row("fingerprint", *(one.fingerprint for one in facts), style="dim")
     table.add_row("all", *(f"{one.boxes} ({one.images})" for one in facts), style="bold")
     for name in dict.fromkeys(name for one in facts for name in one.classes):
         cells = [one.classes.get(name) for one in facts]

@@ -203,14 +203,19 @@ def search_status(
     Output(as_json=as_json).result(found, status_table(found))
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder with a summary.json.")]) -> None:
-    """Write report.html of a finished run anew.
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folder with a summary.json; several are compared on one page.")],
+    out: Annotated[Path, typer.Option(help="The page that compares several runs.")] = Path("comparison.html"),
+) -> None:
+    """Write report.html of a finished run anew, or compare several runs on one page.
 
     Example: jdnas report runs/demo
+
+    Example: jdnas report runs/seed0 runs/seed1 runs/seed2 --out seeds.html
     """
     import jdnas
 
-    print(jdnas.write_report(run))
+    print(jdnas.write_report(runs[0], *runs[1:], out=out))
 
 
 def show_config(preset: Preset = None, override: Override = None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from export.runtimes import require
 from jdnas.config import RunConfig
+from jdnas.errors import InputError
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline.context import Context, SizeHW
 from jdnas.pipeline.elsewhere import benchmark_on_node, has_node, resource_name
@@ -83,13 +84,23 @@ def speeds(context: Context, finished: list[Finished], placement: Placement = LO
         report = benchmark_on_node(ray, target, paths, context.config.benchmark_seconds)
         return report | {"label": MEASURED_LABEL, "note": f"measured on the node of the Ray cluster with {resource_name(target)}"}
     if here.measurable:
-        report = benchmark(paths, context.config.target, seconds=context.config.benchmark_seconds).to_dict()
+        seconds = context.config.benchmark_seconds
+        report = benchmark(paths, context.config.target, seconds=seconds, compare=len(paths) == 2).to_dict()
         return report | {"label": MEASURED_LABEL, "note": "measured on this machine through the runtime of the target"}
     source = open_source(target)
     return {
         "target": target.model_dump(), "provenance": source.describe(), "label": source.label, "note": unmeasured_note(target, here.reason),
         "rows": [_predicted(source, one, target.batch) for one in finished],
     }  # fmt: skip
+
+
+def parts_ms(config: RunConfig, *cases: tuple[DetectorSpec, SizeHW]) -> dict[str, Any] | None:
+    """Return the predicted latency of each part of some detectors, and what it rests on; None where nothing is known of the target."""
+    try:
+        source = open_source(load_target(config.target))
+        return {"label": source.label, "parts": [source.parts_ms(spec, size_hw) for spec, size_hw in cases]}
+    except InputError:
+        return None
 
 
 def unmeasured_note(target: Target, reason: str) -> str:

@@ -18,7 +18,7 @@ from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
 from jdnas.pipeline.deliver import Delivery
 from jdnas.pipeline.search import Control
-from jdnas.pipeline.speed import cost_name
+from jdnas.pipeline.speed import cost_name, parts_ms
 from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
 from jdnas.search.analyses import capacities, counts, gains_by_change
 from jdnas.search.climb import SearchResult
@@ -97,6 +97,7 @@ def report_data(context: Context, history: History, student: Trial) -> dict[str,
     """Return what the report draws of the search."""
     winners = {trial.number for trial in history.lineage(student.number)}
     base_meta = read_json(context.folder.base.with_suffix(".json"))["meta"]
+    size_hw = size_hw_from_key(student.size or "")
     pool_meta = read_json(context.folder.pool.with_suffix(".json"))["meta"]
     return {
         "trials": [trial_row(trial, winners) for trial in history],
@@ -105,8 +106,9 @@ def report_data(context: Context, history: History, student: Trial) -> dict[str,
         "teacher_capacity": capacities(history, backbone_parameters, backbone_parameters),
         "parts": {
             "base": per_part(context.base_spec, context.base_size_hw),
-            "student": per_part(student.student, size_hw_from_key(student.size or "")),
+            "student": per_part(student.student, size_hw),
         },
+        "parts_ms": parts_ms(context.config, (context.base_spec, context.base_size_hw), (student.student, size_hw)),
         "curves": {"base": base_meta["curve"], "pool": _joined([phase["curve"] for phase in pool_meta["phases"]])},
     }  # fmt: skip
 

@@ -22,6 +22,7 @@ _CHARTS: dict[str, Callable[[RunData], Json | None]] = {
     "actions": charts.action_gains,
     "capacity": charts.capacity,
     "parts": stages.parts_chart,
+    "parts_ms": stages.latency_chart,
     "curves": charts.training_curves,
 }
 
@@ -64,12 +65,15 @@ def _context(run: RunData, run_dir: Path) -> dict[str, Any]:
         "action_rows": [_action_cells(row) for row in action_rows(run)],
         "architecture": _architecture(run),
         "parts_change": stages.parts_change(run),
+        "parts_label": str(as_dict(run.extra.get("parts_ms")).get("label") or ""),
         "examples": _examples(run, run_dir),
         "per_class": tiles.per_class(run),
         "parity": as_dict(run.extra.get("parity")) or as_dict(run.model("student").get("parity")),
         "benchmark": as_rows(run.extra.get("benchmark")),
         "data": data,
         "target": target,
+        "fingerprints": _fingerprints(data),
+        "requirements": _requirements(as_dict(run.summary.get("versions"))),
         "command": str(run.summary.get("command") or ""),
         "versions": as_dict(run.summary.get("versions")),
         "origin": {name: run.summary.get(name) for name in ("seed", "finished", "search")}
@@ -129,6 +133,16 @@ def _examples(run: RunData, run_dir: Path) -> list[dict[str, str]]:
         if path.is_relative_to(run_dir.resolve()) and path.is_file():
             examples.append({"source": embedded(path), "caption": str(row.get("caption", ""))})
     return examples
+
+
+def _fingerprints(data: Json) -> str:
+    found = data.get("fingerprint")
+    return f"train {found[0]}, val {found[1]}" if isinstance(found, list) and len(found) == 2 else ""
+
+
+def _requirements(versions: Json) -> str:
+    """Return what pip is to install for the versions of a run."""
+    return " ".join(f"{name}=={version}" for name, version in versions.items() if name not in ("python", "platform"))
 
 
 def _yaml(settings: object) -> str:

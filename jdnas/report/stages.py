@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-from jdnas.report.inputs import RunData, as_dict, finite
+from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite
 from jdnas.report.tiles import signed, significant
 from jdnas.spec import DetectorSpec
 from jdnas.student.explain import width_range
@@ -40,7 +40,16 @@ def part_names(parts: list[str]) -> dict[str, str]:
 def parts_chart(run: RunData) -> dict[str, Any] | None:
     """Multiply-adds per part of base and student, as bars side by side (Joint-DetNAS, Fig. 7)."""
     data = as_dict(run.extra.get("parts"))
-    base, student = as_dict(data.get("base")), as_dict(data.get("student"))
+    return _bars(as_dict(data.get("base")), as_dict(data.get("student")), 1e-9, "multiply-adds (G)", "G multiply-adds")
+
+
+def latency_chart(run: RunData) -> dict[str, Any] | None:
+    """Predicted latency per part of base and student, as bars side by side (Joint-DetNAS, Fig. 7)."""
+    parts = as_rows(as_dict(run.extra.get("parts_ms")).get("parts"))
+    return _bars(parts[0], parts[1], 1.0, "predicted latency (ms)", "ms") if len(parts) == 2 else None
+
+
+def _bars(base: Json, student: Json, factor: float, axis: str, unit: str) -> dict[str, Any] | None:
     parts = list(dict.fromkeys([*base, *student]))
     if not parts:
         return None
@@ -48,20 +57,20 @@ def parts_chart(run: RunData) -> dict[str, Any] | None:
     traces = []
     for role, values in (("base", base), ("student", student)):
         if values:
-            giga = [(finite(values.get(part)) or 0.0) * 1e-9 for part in parts]
-            texts = [f"{role}, {escape(names[p])}<br>{significant(g)} G multiply-adds" for p, g in zip(parts, giga, strict=True)]
+            shown = [(finite(values.get(part)) or 0.0) * factor for part in parts]
+            texts = [f"{role}, {escape(names[p])}<br>{significant(value)} {unit}" for p, value in zip(parts, shown, strict=True)]
             traces.append(
                 {
                     "type": "bar",
                     "name": role,
                     "x": [escape(names[p]) for p in parts],
-                    "y": giga,
+                    "y": shown,
                     "customdata": texts,
                     "hovertemplate": "%{customdata}<extra></extra>",
                     "marker": {"color": f"var(--{role})"},
                 }
             )
-    axes = {"xaxis": {"type": "category", "showgrid": False}, "yaxis": {"title": {"text": "multiply-adds (G)"}, "rangemode": "tozero"}}
+    axes = {"xaxis": {"type": "category", "showgrid": False}, "yaxis": {"title": {"text": axis}, "rangemode": "tozero"}}
     return {"data": traces, "layout": {**axes, "barmode": "group", "bargap": 0.3, "bargroupgap": 0.08}}
 
 

@@ -1,7 +1,7 @@
 """Numbers for people: the headline, its tiles, and tables."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite
@@ -33,6 +33,7 @@ class Row:
     value: str
     difference: str
     verdict: str
+    spread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,11 @@ def tiles(run: RunData) -> list[Tile]:
 
 def _tile(metric: Metric, models: dict[str, Json]) -> Tile:
     student = metric.read(models["student"])
-    rows = [_row(metric, role, metric.read(models[role]), student) for role in ROLES[1:] if models[role]]
+    rows = [
+        replace(_row(metric, role, metric.read(models[role]), student), spread=_spread(models[role], metric.name))
+        for role in ROLES[1:]
+        if models[role]
+    ]
     value = MISSING if student is None else metric.digits(student)
     spread = _spread(models["student"], metric.name)
     return Tile(metric.name, metric.unit, metric.help, value, spread, tuple(rows))
@@ -162,7 +167,18 @@ def verdict(run: RunData) -> list[str]:
         sentences.append(f"That is {where} the control, the base trained for as many extra images (AP {percent_points(ap_control)}).")
     else:
         sentences.append("There is no control: how much of the difference comes from longer training is not known.")
-    return [*sentences, *_speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), _predicted(student))]
+    sentences += _speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), _predicted(student))
+    return [*sentences, *_interval(as_dict(as_dict(run.summary.get("target")).get("comparison")))]
+
+
+def _interval(comparison: Json) -> list[str]:
+    """Say how sure the ratio of the latencies is, where base and student were measured in turns."""
+    ratio, low, high = (finite(comparison.get(name)) for name in ("ratio", "low", "high"))
+    if ratio is None or low is None or high is None:
+        return []
+    sure = "" if low <= 1 <= high else " The difference is more than noise."
+    text = f"Measured in turns, the student's latency is {ratio:.2f} of the base's (95 % interval {low:.2f} to {high:.2f})."
+    return [text + (sure or " These runs cannot tell them apart.")]
 
 
 def _speed(student_ms: float | None, base_ms: float | None, predicted: str) -> list[str]:

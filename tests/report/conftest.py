@@ -95,14 +95,14 @@ def summary(base: Json, student: Json) -> Json:
     old, new = DetectorSpec.from_dict(base["student"]), DetectorSpec.from_dict(student["student"])
     found = {"params_m": 25.1, "score": student["score"], "artifact": "student/student.onnx"}
     target = {"name": "cpu-ort", "device": "2 cores", "runtime": "onnxruntime 1.32.0", "precision": "fp32", "batch": 1}
-    counts = {"train_images": 448, "val_images": 190, "problems": {"clipped boxes": 3}}
+    counts = {"train_images": 448, "val_images": 190, "fingerprint": ["aaaa", "bbbb"], "problems": {"clipped boxes": 3}}
     return {
         "base": {**model(old, base["ap"], base["cost"]), "score": base["score"]},
         "control": model(old, base["ap"] + 0.012, base["cost"]),
         "student": {**model(new, student["ap"], student["cost"]), **found},
         "search": {"evaluated": 33, "accepted": 14, "seconds": 1284.0},
         "seed": 0,
-        "target": {**target, "rows": [{"engine": "base.onnx"}]},
+        "target": {**target, "rows": [{"engine": "base.onnx"}], "comparison": {"ratio": 0.73, "low": 0.71, "high": 0.76}},
         "command": "jdnas optimize --base r18 --target cpu-ort --data aquarium --preset quick --run-dir runs/aquarium",
         "versions": {"jdnas": "0.1.0", "torch": "2.14.1", "onnxruntime": "1.32.0"},
         "data": {"name": "data/aquarium", "classes": list(CLASSES), **counts},
@@ -114,6 +114,10 @@ def capacity(row: Json) -> Json:
     return {role: backbone_parameters(DetectorSpec.from_dict(row[role])) for role in ("student", "teacher")}
 
 
+def parts_ms(spec: DetectorSpec) -> Json:
+    return {part: count * 2e-8 for part, count in per_part(spec, SIZE).items()} | {"rest": 4.0}
+
+
 def report_data(trials: list[Json], student: Json) -> Json:
     specs = [DetectorSpec.from_dict(t["student"]) for t in (trials[0], student)]
     shifts = (("base", 0.0), ("student", 0.03), ("control", 0.01))
@@ -122,6 +126,7 @@ def report_data(trials: list[Json], student: Json) -> Json:
     return {
         "trials": trials, "cost_name": "latency_ms", "actions": [], "teacher_capacity": capacities,
         "parts": {"base": per_part(specs[0], SIZE), "student": per_part(specs[1], SIZE)}, "per_class": per_class,
+        "parts_ms": {"label": "predicted from a measured table", "parts": [parts_ms(spec) for spec in specs]},
         "curves": {name: [[s, 2.2 * r**s + 0.4] for s in range(0, n, 5)] for name, n, r in (("base", 900, 0.996), ("pool", 1500, 0.998))},
         "parity": {"passed": True, "images": 16, "box_px": 0.0123, "score": 3.1e-6, "ap_difference": 0.0},
         "benchmark": [

@@ -62,7 +62,7 @@ def html(full_run: Path) -> str:
 def test_full_report_has_every_section_and_chart(html: str) -> None:
     page = Page(html)
     assert set(SECTIONS) <= set(page.ids)
-    assert {f"chart-{name}" for name in ("cost", "history", "actions", "capacity", "parts", "curves")} <= set(page.ids)
+    assert {f"chart-{name}" for name in ("cost", "history", "actions", "capacity", "parts", "parts_ms", "curves")} <= set(page.ids)
     assert "<title>jdnas report: aquarium on cpu-ort</title>" in html
     for text in (
         "stingray",
@@ -73,6 +73,10 @@ def test_full_report_has_every_section_and_chart(html: str) -> None:
         "box px",
         "trials: 40",
         "Score H × 100: base 23.10",
+        "the student's latency is 0.73 of the base's (95 % interval 0.71 to 0.76). The difference is more than noise.",
+        "pip install jdnas==0.1.0 torch==2.14.1 onnxruntime==1.32.0",
+        "fingerprints are train aaaa, val bbbb",
+        "Predicted from a measured table",
     ):
         assert text in page.text
     assert "not recorded" not in page.text and 'class="missing"' not in html
@@ -91,7 +95,7 @@ def test_report_loads_nothing(html: str) -> None:
 def test_figures_in_the_page_are_json(html: str) -> None:
     found = re.search(r'<script id="figures" type="application/json">(.*?)</script>', html, re.DOTALL)
     assert found is not None
-    assert set(json.loads(found[1])) == {"cost", "history", "actions", "capacity", "parts", "curves"}
+    assert set(json.loads(found[1])) == {"cost", "history", "actions", "capacity", "parts", "parts_ms", "curves"}
 
 
 def test_pictures_are_embedded_as_jpeg(html: str) -> None:
@@ -105,7 +109,7 @@ def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
     page = Page(html)
     assert "no student yet" in page.text
     assert not [i for i in page.ids if i.startswith("chart-")]
-    assert html.count('class="missing"') == 12
+    assert html.count('class="missing"') == 13
 
 
 def test_a_run_without_control_says_so(full_run: Path, tmp_path: Path) -> None:
