@@ -1,6 +1,7 @@
 """Scalars of a run for TensorBoard (setting `tensorboard`): losses and learning rates of trainings, AP, and the search's scores."""
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +32,8 @@ class Scalars:
         if self._folder is None:
             return
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder), flush_secs=10)  # type: ignore[no-untyped-call]
+            tensorboard: Any = import_module("torch.utils.tensorboard")
+            self._writer = tensorboard.SummaryWriter(str(self._folder), flush_secs=10)
         self._writer.add_scalar(name, value, step)
 
     def watching(self, name: str, settings: TrainSettings, steps: int, on_step: StepCallback | None) -> StepCallback | None:
