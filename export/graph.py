@@ -34,7 +34,7 @@ def export_onnx(
 
     Inputs are images `[B, 3, H, W]` float32 (normalized) and sizes_hw `[B, 2]` int64; outputs are boxes `[B, D, 4]` xyxy canvas
     pixels, scores `[B, D]`, labels `[B, D]` int64 in 1..K and count `[B]` int64. `forms` are those of a runtime
-    (`export.forms`), with static shapes; the file runs on the others too. It appears whole or not at all. ConfigError
+    (`export.forms`), with static shapes; ONNX Runtime and OpenVINO run all of them. The file appears whole or not at all. ConfigError
     for settings that cannot be exported, CheckpointError for weights that do not fit.
     """
     check_settings(spec, size_hw, batch, classes)

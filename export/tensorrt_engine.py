@@ -148,8 +148,7 @@ def _place(api: Api, compute_capability: str | None) -> Place:
 
 
 def _built(api: Api, model: ModelProto, where: str, place: Place, precision: str) -> tuple[bytes, EngineRecord]:
-    if not is_static(kinds_of(model)[0]):
-        raise ConfigError(f"{api.name} takes inputs of one size, {where} takes images of any; export it with another --input")
+    _check_graph(api, model, where)
     builder = api.trt.Builder(api.trt.Logger(api.trt.Logger.ERROR))
     network = api.network(builder)
     api.parsed(network, model.SerializeToString(), where)
@@ -166,3 +165,11 @@ def _record(api: Api, model: ModelProto, place: Place, precision: str) -> Engine
     flags = ("strongly typed",) if api.strongly_typed else ("types kept per layer",)
     properties = {**properties_of(model), TENSORS: text_from_kinds(*kinds_of(model))}
     return EngineRecord(api.runtime, api.text, place.device, place.capability, precision, digest, flags, properties=properties)
+
+
+def _check_graph(api: Api, model: ModelProto, where: str) -> None:
+    if not is_static(kinds_of(model)[0]):
+        raise ConfigError(f"{api.name} takes inputs of one size, {where} takes images of any; export it with another --input")
+    if any(node.op_type == "RoiAlign" for node in model.graph.node):
+        raise ConfigError(f"{where} has the head's form for another runtime, which {api.name} runs by a plugin only; export the weights "
+                          f"with: jdnas export --runtime {api.runtime}")  # fmt: skip

@@ -1,12 +1,14 @@
 """`jdnas export --runtime`: what runs here is compared, what does not is built and said not to have run."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 from export.artifact import ArtifactInfo
+from export.forms import forms_for
 from export.tensors import load_graph, properties_of
 from jdnas.models.detector import build
 from jdnas.spec import DetectorSpec, Head, Stage
@@ -23,21 +25,24 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "small.safetensors"
 
 
-def test_onnx_for_openvino_and_an_engine_that_is_built_and_not_run(jdnas, weights: Path) -> None:
+def test_onnx_for_openvino_is_compared_there(jdnas, weights: Path) -> None:
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     out = jdnas("export", weights, "--out", "small.onnx", "--runtime", "openvino").out
     assert "small.onnx: 64x64, batch 1" in out and "not run" not in out
     info = ArtifactInfo.from_properties(properties_of(load_graph(Path("small.onnx"), "x")), "x")
-    assert info.forms["nms"] == "fixed_point" and info.precision == "fp32"
+    assert info.forms == asdict(forms_for("openvino")) and info.precision == "fp32"
+
+
+@pytest.mark.tensorrt
+def test_an_engine_for_a_gpu_that_is_not_here_is_built_and_not_run(jdnas, weights: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="the extra tensorrt-rtx is not installed")
-    said = jdnas("export", "small.onnx", "--out", "small.engine", "--runtime", "tensorrt-rtx", "--compute-capability", "8.9").out
+    said = jdnas("export", weights, "--out", "small.engine", "--runtime", "tensorrt-rtx", "--compute-capability", "8.9").out
+    assert "small.onnx: 64x64, batch 1" in said
     assert "small.engine: tensorrt-rtx" in said and "fp32, for SM89, built in" in said
     assert "built, not run:" in said
     record = json.loads(Path("small.engine.json").read_text())
     assert (record["status"], record["capability"], record["runtime"]) == ("built, not run", "SM89", "tensorrt-rtx")
     assert record["properties"]["jdnas.classes"] == '["a", "b"]'
-    error = jdnas("eval", "small.engine", "--data", "nowhere", "--runtime", "tensorrt-rtx")
-    assert error.code == 2
 
 
 def test_what_does_not_fit(jdnas, weights: Path) -> None:

@@ -195,6 +195,15 @@ def test_images_of_any_size_are_refused(tiny, install, tmp_path):
         build_engine(tmp_path / "free.onnx", tmp_path / "a.engine", runtime="tensorrt")
 
 
+def test_a_form_that_needs_a_plugin_is_refused(tiny, install, tmp_path):
+    install("10.3.0")
+    model = onnx.load(tiny.path)
+    model.graph.node.append(onnx.helper.make_node("RoiAlign", ["x", "y", "z"], ["pooled"]))
+    onnx.save(model, tmp_path / "atlas.onnx")
+    with pytest.raises(ConfigError, match="runs by a plugin only; export the weights with: jdnas export --runtime tensorrt"):
+        build_engine(tmp_path / "atlas.onnx", tmp_path / "a.engine", runtime="tensorrt")
+
+
 def test_records_that_are_missing_or_damaged(tiny, install, tmp_path):
     install("10.3.0")
     engine = tmp_path / "a.engine"
