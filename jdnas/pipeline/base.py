@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from jdnas.config import RunConfig
+from jdnas.config import RunConfig, extra_action
 from jdnas.errors import MissingExtraError
 from jdnas.models.checkpoints import state_from_efficientnet_lite
 from jdnas.models.detector import build
@@ -49,8 +49,10 @@ def lite_weights(base: str) -> State:
 
 
 def check_sources(config: RunConfig) -> None:
-    """Raise the InputError that base training would end in, before anything is written: unknown base, missing weights."""
+    """Raise the InputError that base training would end in, before anything is written: unknown base or action, missing weights."""
     preset(config.base, 1)
+    for place in config.student.extra_actions:
+        extra_action(place)
     if config.weights is not None:
         if is_own(Path(config.weights)):
             open_weights(Path(config.weights))
