@@ -1,4 +1,4 @@
-# make install | demo | test | check | format | clean
+# make install | demo | test | check | docs | format | clean
 # PYTHON: the interpreter that .venv is made from (3.11 or newer).  RUNTIME: cpu or gpu, the build of ONNX Runtime.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ SOURCES := jdnas export latency tests $(wildcard benchmarks)
 BIN := .venv/bin
 STAMP := .venv/.installed-$(RUNTIME)
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test check docs format clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -35,10 +35,14 @@ check: install
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: install
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist site
