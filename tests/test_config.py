@@ -5,6 +5,7 @@ import yaml
 
 from jdnas.config import RunConfig, dump, make_config, parse_overrides, presets_folder, read_yaml, resolve, resolve_kept
 from jdnas.errors import ConfigError
+from jdnas.training.schedule import schedule_named
 
 
 def write(path: Path, text: str) -> Path:
@@ -95,3 +96,23 @@ def test_settings_do_not_change(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3  # type: ignore[misc]
     assert yaml.safe_load(dump(config))["seed"] == 0
+
+
+@pytest.mark.parametrize("base", ["r18", "r50", "r101", "x101_32x4d"])
+def test_paper_preset_takes_the_bases_of_table_4(base: str) -> None:
+    from jdnas.pipeline.context import base_spec_of
+    from jdnas.teacher.space import make_space
+
+    config = resolve("paper", {"base": base})
+    space = make_space(base_spec_of(config, 80, 1333), config.pool)
+    widths = 5 if base == "r18" else 6  # a basic block's stage has the stem's width
+    assert space.size(len(config.data_settings.long_sides)) == 264 * 3**widths * 4, "6: the paper's 'roughly 765,000' (3.1.3)"
+    schedule = schedule_named("2x+ms")
+    kept = config.base_train.model_dump()
+    assert {key: kept[key] for key in schedule} == schedule
+
+
+def test_presets_for_long_runs_say_their_estimate_first() -> None:
+    assert {name: resolve(name, {}).estimate_first for name in ("quick", "custom", "deploy", "paper")} == {
+        "quick": False, "custom": True, "deploy": True, "paper": True
+    }  # fmt: skip

@@ -43,11 +43,12 @@ def _machine(found: Json) -> Table:
 
 
 def _runtimes(found: Json) -> Table:
-    table = _table("Runtimes and compilers", "", "version", "here")
+    table = _table("Runtimes and compilers", "", "package", "version", "here")
     for row in found["runtimes"]:
-        table.add_row(row["package"], row["version"] or "not installed", row["can_use"])
+        here = ": ".join(filter(None, ("yes" if row["runs_here"] else "no", row["note"])))
+        table.add_row(row["runtime"], row["package"], row["version"] or "not installed", escape(here))
     for row in found["compilers"]:
-        table.add_row(row["name"], row["version"] or "", row["path"] or "not found (AOTInductor needs it)")
+        table.add_row(row["name"], "", row["version"] or "", row["path"] or "not found; AOTInductor needs it")
     return table
 
 

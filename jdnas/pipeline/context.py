@@ -1,6 +1,6 @@
 """What every step of a run works with: settings, data, resolutions, the base's spec, the device and the cost."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -13,10 +13,11 @@ from jdnas.data.augment import AugmentSettings
 from jdnas.data.batches import eval_batches, train_batches
 from jdnas.data.coco import check_splits, load_split
 from jdnas.data.images import keep_images
-from jdnas.data.records import DetectionSet
+from jdnas.data.records import DetectionSet, Split
 from jdnas.data.shapes import make_shapes
 from jdnas.data.types import Batch
 from jdnas.errors import ConfigError
+from jdnas.pipeline.progress import CountCallback
 from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.pipeline.scalars import NO_SCALARS, Scalars, check_tensorboard
 from jdnas.pipeline.weights import spec_of_weights
@@ -30,6 +31,7 @@ SizeHW = tuple[int, int]
 STRIDE = 32
 BOTH_ORIENTATIONS = 0.1  # share of the rarer orientation from which a square canvas pays
 SHAPES = "shapes"
+SPLITS: tuple[Split, Split] = ("train", "val")
 PRETRAINED = frozenset({"lite0", "lite1", "lite2"})
 
 
@@ -170,13 +172,17 @@ def for_trained_weights(config: RunConfig) -> RunConfig:
     )
 
 
-def load_context(config: RunConfig, folder: RunFolder) -> Context:
-    """Read and check the data, and derive resolutions, spec and device from the settings."""
+def _counted(count: CountCallback | None, split: str) -> Callable[[int, int], None] | None:
+    return None if count is None else lambda done, total: count(f"checking {split} images", done, total)
+
+
+def load_context(config: RunConfig, folder: RunFolder, count: CountCallback | None = None) -> Context:
+    """Read and check the data, and derive resolutions, spec and device from the settings; `count` is told how far that is."""
     device = pick_device(config.device)
     if config.tensorboard:
         check_tensorboard()
     root = data_folder(config, folder)
-    train, val = load_split(root, "train"), load_split(root, "val")
+    train, val = (load_split(root, split, _counted(count, split)) for split in SPLITS)
     check_splits(train, val)
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     spec = base_spec_of(config, len(train.classes), max(sizes[-1]))

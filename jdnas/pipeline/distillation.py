@@ -15,7 +15,7 @@ from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.pool import teacher_of
-from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.progress import JobProgress, counting
 from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.names import FORM, describe_subnet, subnet_from_text
@@ -123,11 +123,14 @@ def train_in_rounds(
     return state, done
 
 
-def distill_context(config: RunConfig, run_dir: Path, student: Path, *, resume: bool) -> tuple[Context, Student]:
+def distill_context(
+    config: RunConfig, run_dir: Path, student: Path, *, resume: bool, progress: JobProgress
+) -> tuple[Context, Student]:  # fmt: skip
     """Check all that was given and begin the run; the context is that of the student."""
     folder, config = open_run(run_dir, config, resume=resume)
     pupil, classes = read_student(student)
-    context = replace(load_context(config, folder), base_spec=pupil.spec)
+    with counting(progress.console, quiet=progress.quiet) as count:
+        context = replace(load_context(config, folder, count), base_spec=pupil.spec)
     _check_classes(context, student, pupil.spec, classes)
     return context, pupil
 
@@ -136,7 +139,7 @@ def distill_alone(
     config: RunConfig, run_dir: Path, *, student: Path, teacher: str, method: Method, rounds: int, resume: bool, progress: JobProgress
 ) -> dict[str, Any]:
     """Distil one student; the folder gets `student/student.safetensors` and `distill.json`, whose content is returned."""
-    context, pupil = distill_context(config, run_dir, student, resume=resume)
+    context, pupil = distill_context(config, run_dir, student, resume=resume, progress=progress)
     teacher_of_round = open_teacher(context, teacher, pupil.spec)
     check_pair(pupil.spec, teacher_of_round(0)[1].spec)
     begin_run(context.folder, config)

@@ -15,8 +15,10 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
+from export.runtimes import RUNTIMES, require
 from export.session import physical_cores
 from jdnas import __version__
+from jdnas.errors import InputError
 from latency.gpus import gpu_state
 from latency.here import standing
 from latency.machine import cpu_model
@@ -25,7 +27,6 @@ from latency.targets import known, load_target
 
 Json = dict[str, Any]
 GIB = 2**30
-_RUNTIMES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "triton")
 _FOR_DEVELOPERS = frozenset({"dev", "docs"})
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -84,21 +85,23 @@ def _version(package: str) -> str | None:
 
 
 def _runtimes() -> list[Json]:
-    """List the packages that run detectors with their versions, and what each of them can use here."""
-    rows: list[Json] = [{"package": package, "version": _version(package), "can_use": ""} for package in _RUNTIMES]
-    rows[0]["can_use"] = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else "CPU"
-    for row in rows:
-        if row["package"].startswith("onnxruntime") and row["version"] is not None:
-            row["can_use"] = _providers()
+    """List PyTorch and the runtimes of engines: the package and version of each, and whether it runs here, else why not."""
+    cuda = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else "CPU only"
+    rows: list[Json] = [{"runtime": "PyTorch", "package": "torch", "version": _version("torch"), "runs_here": True, "note": cuda}]
+    for runtime in RUNTIMES.values():
+        row: Json = {
+            "runtime": runtime.name,
+            "package": runtime.package,
+            "version": _version(runtime.package),
+            "runs_here": True,
+            "note": "",
+        }
+        try:
+            require(runtime.name, runtime.processor or ("gpu" if torch.cuda.is_available() else "cpu"))
+        except InputError as error:
+            row |= {"runs_here": False, "note": str(error)}
+        rows.append(row)
     return rows
-
-
-def _providers() -> str:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return f"cannot be imported: {' '.join(str(error).split())}"
-    return ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
 
 
 def _compilers() -> list[Json]:

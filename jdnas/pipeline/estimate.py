@@ -86,7 +86,7 @@ def estimate(config: RunConfig, *, console: Console, quiet: bool = False) -> Est
     check_sources(config)
     unkept = config.model_copy(update={"data_settings": config.data_settings.model_copy(update={"cache": "none"})})
     with tempfile.TemporaryDirectory(prefix="jdnas-plan-") as folder, counting(console, quiet=quiet) as count:
-        return estimate_of(load_context(unkept, RunFolder(Path(folder))), count)
+        return estimate_of(load_context(unkept, RunFolder(Path(folder)), count), count)
 
 
 def estimate_of(context: Context, count: CountCallback) -> Estimate:

@@ -50,7 +50,7 @@ def optimize(
     check_target(config)
     cost = make_cost(config)
     check_placement(placement, config)
-    context = _begin(config, run_dir, resume)
+    context = _begin(config, run_dir, resume, console, quiet)
     plan = work_plan(context)
     progress = JobProgress(console, plan.total, quiet=quiet)
     _announce(context, plan, progress)
@@ -85,7 +85,7 @@ def run_until(
         return
     cost = make_cost(config) if step == "search" else None
     check_placement(placement, config)
-    context = _begin(config, run_dir, resume)
+    context = _begin(config, run_dir, resume, console, quiet)
     plan = work_plan(context)
     parts = {"base": plan.base, "pool": plan.pool, "search": plan.candidate * plan.candidates}
     wanted = list(parts)[: list(parts).index(step) + 1]
@@ -104,11 +104,12 @@ def run_until(
             _search(context, pool, cost, progress, plan, placement)
 
 
-def _begin(config: RunConfig, run_dir: Path, resume: bool) -> Context:
+def _begin(config: RunConfig, run_dir: Path, resume: bool, console: Console, quiet: bool) -> Context:
     """Check all that was given, and only then write the run's settings."""
     folder, config = open_run(run_dir, config, resume=resume)
     check_sources(config)
-    context = load_context(config, folder)
+    with counting(console, quiet=quiet) as count:
+        context = load_context(config, folder, count)
     begin_run(folder, config)
     return context
 

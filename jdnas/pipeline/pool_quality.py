@@ -16,7 +16,7 @@ from jdnas.models.weights import State, cut
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.detector_training import evaluate_detector
 from jdnas.pipeline.pool import calibration_of
-from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.progress import JobProgress, counting
 from jdnas.pipeline.run_folder import open_run, run_lock
 from jdnas.report.pool_chart import figure_page, pool_figure
 from jdnas.spec import DetectorSpec
@@ -65,7 +65,8 @@ def evaluate_run(
         raise CheckpointError(f"{run_dir} is no run folder (no config.yaml); train a pool with: jdnas teacher train --run-dir {run_dir}")
     config = resolve_kept(run_dir / "config.yaml", {} if device is None else {"device": device})
     folder, config = open_run(run_dir, config, resume=True)
-    context = load_context(config, folder)
+    with counting(console, quiet=quiet) as count:
+        context = load_context(config, folder, count)
     progress = JobProgress(console, count_jobs(context, samples, seed_nets), quiet=quiet)
     with run_lock(folder), progress.running():
         rows = evaluate_pool(context, samples=samples, seed_nets=seed_nets, progress=progress)

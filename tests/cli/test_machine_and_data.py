@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.runtimes import RUNTIMES
 from latency.targets import known
 
 
@@ -21,7 +22,10 @@ def test_doctor_prints_what_is_here_and_what_is_missing(jdnas, monkeypatch: pyte
         {"extra": "odd", "installed": False, "packages": {"nothing-at-all": None}, "command": "pip install 'jdnas[odd]'"},
         {"extra": "even", "installed": True, "packages": {"numpy": np.__version__}, "command": "pip install 'jdnas[even]'"},
     ]
-    assert {row["package"]: row["version"] for row in found["runtimes"]}["torch"] == metadata.version("torch")
+    runtimes = {row["runtime"]: row for row in found["runtimes"]}
+    assert list(runtimes) == ["PyTorch", *RUNTIMES] and runtimes["PyTorch"]["version"] == metadata.version("torch")
+    for name, row in runtimes.items():
+        assert row["runs_here"] or (row["note"] and name != "ort-cpu"), row
     assert [row["target"] for row in found["targets"]] == list(known())
     assert found["memory_gib"]["total"] >= found["memory_gib"]["free"] > 0 and found["disk_gib"]["free"] >= 0
     assert found["cpu"]["physical_cores"] >= 1 and {row["name"] for row in found["compilers"]} >= {"nvcc", "Python.h"}

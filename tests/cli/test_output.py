@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from jdnas.cli import app
 from jdnas.cli.output import Output
-from jdnas.pipeline.progress import JobProgress, counting
+from jdnas.pipeline.progress import JobProgress, counting, shows_bars
 
 LONG = (
     "optimize", "train", "teacher train", "teacher eval", "search", "distill", "prune", "export", "predict", "data check",
@@ -77,6 +77,14 @@ def test_a_pipe_gets_no_control_codes(coco) -> None:
     assert "\x1b" not in done.stdout + done.stderr and "\r" not in done.stdout + done.stderr
     *tables, files = done.stdout.splitlines()
     assert "thing1" in done.stdout and max(map(len, tables)) <= 140 and files.count("check.") == 2
+
+
+def test_notebooks_get_bars_where_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Console(file=io.StringIO(), force_jupyter=True, force_terminal=False)
+    for spec, expected in ((None, False), (object(), True)):
+        monkeypatch.setattr("jdnas.pipeline.progress.find_spec", lambda name, spec=spec: spec)
+        assert shows_bars(notebook) is expected
+    assert not shows_bars(Console(file=io.StringIO()))
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

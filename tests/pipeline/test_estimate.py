@@ -96,3 +96,11 @@ def test_plan_refuses_what_a_run_would(tmp_path: Path) -> None:
         config: RunConfig = resolve(str(NANO), wrong)
         with pytest.raises(error):
             estimate(config, console=Console(), quiet=True)
+
+
+@pytest.mark.gpu
+def test_a_probe_on_the_gpu(tmp_path: Path) -> None:
+    context = load_context(resolve(str(NANO), {"device": "cuda"}), RunFolder(tmp_path / "run"))
+    found = estimate_of(context, silent)
+    assert found.device == "cuda" and found.seconds is not None and found.seconds > 0
+    assert found.memory_gib is not None and found.memory_gib > 0
