@@ -1,5 +1,6 @@
 """Every command has an example in its help, which the command line takes."""
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+import jdnas
 from jdnas.cli import app
 
 LINE = re.compile(r"^\s*Example: (jdnas .*)$", re.MULTILINE)
@@ -55,6 +57,18 @@ def test_every_command_has_an_example_that_parses(name: str) -> None:
     for words in found:
         path, _ = parsed(words)
         assert path == name, words
+
+
+OTHER_PROGRAMS = {"latency benchmark"}  # the same as python latency/benchmark.py, which is a program of its own
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - OTHER_PROGRAMS))
+def test_every_command_calls_a_function_of_the_api(name: str) -> None:
+    source = inspect.getsource(inspect.unwrap(ALL[name].callback))
+    called = set(re.findall(r"jdnas\.(\w+)\(", source))
+    for line in re.findall(r"from jdnas\.api(?:\.\w+)? import ([\w, ]+)", source):
+        called |= {part.split(" as ")[0].strip() for part in line.split(",")}
+    assert called & set(jdnas.__all__), f"jdnas {name} does something that Python cannot ask for"
 
 
 def test_wrong_examples_would_be_noticed() -> None:
