@@ -71,7 +71,7 @@ def optimize(
             bring_home(placement, context, context.folder.candidate(student.number))
         control = ensure_control(context, result.history, student, base_state, progress, plan.control)
         with progress.stage("Export, parity check, benchmark, report", plan.delivery):
-            return _deliver_and_report(context, result, student, control, base_state, command, progress, placement)
+            return _deliver_and_report(context, result, student, control, base_state, command, progress, placement, plan.delivery)
 
 
 def run_until(
@@ -155,15 +155,20 @@ def _deliver_and_report(
     command: str,
     progress: JobProgress,
     placement: Placement,
+    units: float,
 ) -> dict[str, Any]:
     folder, base_size, size = context.folder, context.base_size_hw, size_hw_from_key(student.size or "")
     weights = _student_weights(context, student, base_state)
     save_detector(folder.student, student.student, weights, {"trial": student.number, "classes": list(context.train.classes),
                   "size_hw": list(size), "metrics": student.metrics})  # fmt: skip
+    progress.now("exporting the student, comparing it with PyTorch")
     delivered = deliver(context, "student", student.student, weights, size, folder.student, student.ap)
+    progress.now("exporting the base, comparing it with PyTorch", units / 3)
     base_delivered = deliver(context, "base", context.base_spec, base_state, base_size, folder.base)
     finished = [(base_delivered.artifact, context.base_spec, base_size), (delivered.artifact, student.student, size)]
+    progress.now(f"measuring both on {context.config.target} in turns", units / 3)
     timing = speeds(context, finished, placement)
+    progress.now("drawing examples, writing the report", units / 4)
     base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
     summary = make_summary(context, result, student, control, base_metrics, timing, delivered, command)
     models = [("base", context.base_spec, base_state, base_size), ("student", student.student, weights, size)]

@@ -68,6 +68,12 @@ class JobProgress:
         yield
         self.advance(before + units - self.done)
 
+    def now(self, what: str, finished: float = 0.0) -> None:
+        """Name a part of the stage that begins, after `finished` units of it."""
+        self.title = what
+        self.say(f"  {what}")
+        self.advance(finished)
+
     def advance(self, units: float, note: str = "") -> None:
         """Count work as done."""
         self.done += units

@@ -37,6 +37,15 @@ def part_names(parts: list[str]) -> dict[str, str]:
     return names
 
 
+def _place(part: str) -> tuple[int, int, str]:
+    """Return what sorts parts as data flows through them: stem, stages, tail, neck, heads."""
+    tail = part.removeprefix("backbone.")
+    if tail[:1] == "s" and tail[1:].isdigit():
+        return 1, int(tail[1:]), part
+    order = ("stem", "", "tail", "neck", "rpn", "roi")
+    return order.index(tail) if tail in order else len(order), 0, part
+
+
 def parts_chart(run: RunData) -> dict[str, Any] | None:
     """Multiply-adds per part of base and student, as bars side by side (Joint-DetNAS, Fig. 7)."""
     data = as_dict(run.extra.get("parts"))
@@ -50,7 +59,7 @@ def latency_chart(run: RunData) -> dict[str, Any] | None:
 
 
 def _bars(base: Json, student: Json, factor: float, axis: str, unit: str) -> dict[str, Any] | None:
-    parts = list(dict.fromkeys([*base, *student]))
+    parts = sorted({*base, *student}, key=_place)
     if not parts:
         return None
     names = part_names(parts)

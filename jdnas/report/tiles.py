@@ -168,7 +168,13 @@ def verdict(run: RunData) -> list[str]:
     else:
         sentences.append("There is no control: how much of the difference comes from longer training is not known.")
     sentences += _speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), _predicted(student))
-    return [*sentences, *_interval(as_dict(as_dict(run.summary.get("target")).get("comparison")))]
+    target = as_dict(run.summary.get("target"))
+    return [*sentences, *_interval(as_dict(target.get("comparison"))), *_disturbed(target.get("disturbances"))]
+
+
+def _disturbed(what: object) -> list[str]:
+    found = [str(one) for one in what] if isinstance(what, list) else []
+    return [f"The measurement was disturbed: {'; '.join(found)}. Measure again on a quiet machine before relying on it."] if found else []
 
 
 def _interval(comparison: Json) -> list[str]:
@@ -176,9 +182,8 @@ def _interval(comparison: Json) -> list[str]:
     ratio, low, high = (finite(comparison.get(name)) for name in ("ratio", "low", "high"))
     if ratio is None or low is None or high is None:
         return []
-    sure = "" if low <= 1 <= high else " The difference is more than noise."
-    text = f"Measured in turns, the student's latency is {ratio:.2f} of the base's (95 % interval {low:.2f} to {high:.2f})."
-    return [text + (sure or " These runs cannot tell them apart.")]
+    text = f"Measured in turns, the student's latency is {ratio:.2f} of the base's (95 % interval {low:.2f} to {high:.2f})"
+    return [f"{text}, which these runs cannot tell from 1." if low <= 1 <= high else f"{text}: more than noise."]
 
 
 def _speed(student_ms: float | None, base_ms: float | None, predicted: str) -> list[str]:

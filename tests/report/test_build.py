@@ -73,7 +73,7 @@ def test_full_report_has_every_section_and_chart(html: str) -> None:
         "box px",
         "trials: 40",
         "Score H × 100: base 23.10",
-        "the student's latency is 0.73 of the base's (95 % interval 0.71 to 0.76). The difference is more than noise.",
+        "the student's latency is 0.73 of the base's (95 % interval 0.71 to 0.76): more than noise.",
         "pip install jdnas==0.1.0 torch==2.14.1 onnxruntime==1.32.0",
         "fingerprints are train aaaa, val bbbb",
         "Predicted from a measured table",

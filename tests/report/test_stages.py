@@ -5,7 +5,7 @@ import pytest
 
 from jdnas.presets import preset
 from jdnas.report.inputs import RunData, read_run
-from jdnas.report.stages import part_names, parts_change, parts_chart, stage_drawing, stage_rows
+from jdnas.report.stages import latency_chart, part_names, parts_change, parts_chart, stage_drawing, stage_rows
 from jdnas.spec import Stage
 
 
@@ -26,6 +26,25 @@ def test_parts_chart_and_its_sentence() -> None:
     assert [(t["name"], t["y"]) for t in chart["data"]] == [("base", [4.0, 6.0]), ("student", [4.0, 3.0])]
     assert parts_change(run) == "10.0 G → 7.00 G multiply-adds in all (−30 %)."
     assert parts_change(RunData({}, (), "latency_ms")) == ""
+
+
+def test_parts_stand_in_the_order_of_the_data() -> None:
+    parts = {
+        "backbone.s10": 1e9,
+        "backbone.s2": 1e9,
+        "backbone.stem": 1e9,
+        "backbone.tail": 1e9,
+        "neck": 1e9,
+        "rest": 1e9,
+        "roi": 1e9,
+        "rpn": 1e9,
+    }
+    run = RunData({}, (), "latency_ms", {"parts": {"base": parts, "student": parts}, "parts_ms": {"parts": [{"rest": 2.0}, {"rest": 1.0}]}})
+    chart, ms = parts_chart(run), latency_chart(run)
+    assert chart is not None and ms is not None
+    assert chart["data"][0]["x"] == ["stem", "stage 2", "stage 10", "tail", "neck", "RPN", "box head", "rest"]
+    assert [trace["y"] for trace in ms["data"]] == [[2.0], [1.0]]
+    assert latency_chart(RunData({}, (), "latency_ms", {"parts_ms": None})) is None
 
 
 def test_stage_rows_mark_what_changed() -> None:

@@ -34,6 +34,19 @@ def test_tiles_compare_the_student_with_both() -> None:
     assert (params.difference, params.verdict) == ("+6 %", "bad")
 
 
+def test_the_verdict_says_how_sure_a_ratio_is_and_what_disturbed_it() -> None:
+    models = {"base": BASE, "student": STUDENT, "control": BASE}
+
+    def said(**target: Any) -> str:
+        return " ".join(verdict(run({**models, "target": target})))
+
+    assert "0.63 of the base's (95 % interval 0.60 to 0.66): more than noise." in said(comparison={"ratio": 0.63, "low": 0.6, "high": 0.66})
+    unsure = said(comparison={"ratio": 0.97, "low": 0.9, "high": 1.05}, disturbances=["other processes use 90 % of the CPU"])
+    assert "interval 0.90 to 1.05), which these runs cannot tell from 1." in unsure
+    assert "The measurement was disturbed: other processes use 90 % of the CPU. Measure again" in unsure
+    assert "interval" not in said() and "disturbed" not in said(disturbances=[])
+
+
 def test_fps_and_spread_as_measured() -> None:
     measured = {**STUDENT, "fps": 320.0, "latency_spread_ms": [12.1, 13.4]}
     shown = {t.name: t for t in tiles(run({"base": BASE, "student": measured}))}
