@@ -5,7 +5,7 @@
 Three servers, each a process of its own with one thread within operators. `load`: all clients for `--seconds`; errors, replies that are
 not the runner's, images a second, and the server's memory in the first and second half. `overload`: a queue of 4 for 16 clients;
 every reply is either right or a 503. `overhead`: one client and the bare runner take turns on an engine of batch 1. The engines
-are a base's detector with random weights: neither time nor memory depends on what they were trained for.
+are a base of a quarter of its widths with random weights: neither time nor memory depends on what they were trained for.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,8 +37,9 @@ from tritonclient.utils import InferenceServerException
 from export.graph import export_onnx
 from export.runners import Runner, open_runner, padded_run
 from jdnas.models.detector import build
-from jdnas.presets import preset
+from jdnas.presets import preset, scale_backbone
 from jdnas.sizes import SizeHW, size_hw_from_text
+from jdnas.spec import DetectorSpec
 
 NAMES = ("boxes", "scores", "labels", "count")
 CLASSES = ("circle", "square", "triangle")
@@ -53,10 +54,18 @@ class Tally:
     ms: list[float] = field(default_factory=list)
 
 
-def make_engine(base: str, size_hw: SizeHW, batch: int, path: Path) -> Path:
-    """Export a base with random weights that detect something in noise."""
+def small_spec(base: str, width: float) -> DetectorSpec:
+    """Return a base with all its widths, neck and heads too, multiplied by `width`, and with a hundred proposals."""
+    spec = scale_backbone(preset(base, len(CLASSES)), width)
+    head = replace(
+        spec.head, width=round(spec.head.width * width), rpn_width=round(spec.head.rpn_width * width), candidates=200, proposals=100
+    )
+    return replace(spec, neck=round(preset(base, len(CLASSES)).neck * width), head=head)
+
+
+def make_engine(spec: DetectorSpec, size_hw: SizeHW, batch: int, path: Path) -> Path:
+    """Export a detector with random weights that detect something in noise."""
     torch.manual_seed(0)
-    spec = preset(base, len(CLASSES))
     detector = build(spec).eval()
     with torch.no_grad():
         detector.rpn.objectness.weight.normal_(std=0.1)
@@ -146,6 +155,11 @@ def storm(address: str, inputs: list[tuple[Any, Any, Any]], clients: int, second
     return tally
 
 
+def machine() -> dict[str, Any]:
+    """Say what else keeps the machine busy: load averages, and the share of the CPU in use while this process waits."""
+    return {"load_average": [round(value, 2) for value in psutil.getloadavg()], "cpu_percent_of_others": psutil.cpu_percent(interval=2.0)}
+
+
 def described(tally: Tally, seconds: float) -> dict[str, Any]:
     """Return a tally as plain data."""
     return {
@@ -199,6 +213,7 @@ def measure_overhead(engine: Path, calls: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="r18")
+    parser.add_argument("--width", type=float, default=0.25, help="factor of all widths")
     parser.add_argument("--size", default="128x128", help="WIDTHxHEIGHT")
     parser.add_argument("--batch", type=int, default=4, help="batch of the engine under load")
     parser.add_argument("--clients", type=int, default=16)
@@ -206,9 +221,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=200, help="of the overhead")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "serve_load.json")
     options = parser.parse_args()
-    size_hw = size_hw_from_text(options.size)
+    size_hw, spec, before = size_hw_from_text(options.size), small_spec(options.base, options.width), machine()
     with tempfile.TemporaryDirectory() as folder:
-        single, batched = (make_engine(options.base, size_hw, batch, Path(folder) / f"b{batch}.onnx") for batch in (1, options.batch))
+        single, batched = (make_engine(spec, size_hw, batch, Path(folder) / f"b{batch}.onnx") for batch in (1, options.batch))
         with open_runner(batched, threads=1) as runner:
             inputs = make_inputs(runner)
         results = {
@@ -217,8 +232,14 @@ def main() -> None:
             "overload": measure_overload(batched, inputs, options.clients, options.seconds / 6),
         }
     versions = {"onnxruntime": onnxruntime.__version__, "fastapi": fastapi.__version__, "uvicorn": uvicorn.__version__}
-    engine = {"base": options.base, "size": options.size, "load_batch": options.batch, "weights": "random, seed 0"}
-    text = json.dumps({"provenance": provenance() | versions, "engine": engine, **results}, indent=1) + "\n"
+    engine = {"base": options.base, "width": options.width, "size": options.size, "load_batch": options.batch, "weights": "random, seed 0"}
+    text = (
+        json.dumps(
+            {"provenance": provenance() | versions, "engine": engine, "machine": {"before": before, "after": machine()}, **results},
+            indent=1,
+        )
+        + "\n"
+    )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(text)
     print(text)
