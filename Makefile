@@ -1,4 +1,4 @@
-# make install | demo | test | check | docs | format | clean
+# make install | demo | test | test-tensorrt | check | docs | format | clean
 # PYTHON: the interpreter that .venv is made from (3.11 or newer).  RUNTIME: cpu or gpu, the build of ONNX Runtime.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ SOURCES := jdnas export latency tests $(wildcard benchmarks)
 BIN := .venv/bin
 STAMP := .venv/.installed-$(RUNTIME)
 
-.PHONY: install demo test check docs format clean
+.PHONY: install demo test test-tensorrt check docs format clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -29,6 +29,12 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Builds engines for GPUs that need not be here; several hundred megabytes of packages, a quarter of an hour on two cores.
+test-tensorrt: install
+	$(BIN)/python -m pip install --quiet '.[tensorrt-rtx]'
+	$(BIN)/python -m pytest -m tensorrt
+	$(BIN)/python benchmarks/tensorrt_builds.py --output build/tensorrt_builds.json
 
 check: install
 	$(BIN)/ruff format --check $(SOURCES)
