@@ -7,6 +7,7 @@
 | INT64 tensors | narrowed to INT32 | INT64 (10) | INT64 | INT64 |
 | Volta (compute capability 7.0, 7.2) | yes | up to 10.4 | no | no |
 | building needs the GPU | yes | yes | yes | no, it is told the compute capability |
+| matrix products in fp32 | yes | yes | yes | not for Turing (7.5) |
 """
 
 import re
@@ -67,6 +68,10 @@ class Api:
     def builds_without_device(self) -> bool:
         """Whether it builds engines for a compute capability that it is told."""
         return self.runtime == TENSORRT_RTX
+
+    def lacks_gemm(self, capability: str) -> bool:
+        """Whether the builder has no matrix products in float32 for a compute capability (seen with TensorRT-RTX 1.7 for Turing)."""
+        return self.runtime == TENSORRT_RTX and capability == "SM75"
 
     def network(self, builder: Any) -> Any:
         """Return an empty network with the batch in its shapes, strongly typed where there is such a thing."""

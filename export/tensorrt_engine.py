@@ -15,6 +15,7 @@ from export.cuda_device import CudaDevice
 from export.session import first_line, is_static
 from export.tensorrt_api import TENSORRT, Api, capability_name, load_api
 from export.tensors import TENSORS, kinds_of, load_graph, properties_of, text_from_kinds
+from export.without_gemm import without_gemm
 from jdnas.atomic import write_atomically
 from jdnas.errors import CheckpointError, ConfigError, TargetError
 
@@ -151,7 +152,8 @@ def _built(api: Api, model: ModelProto, where: str, place: Place, precision: str
     _check_graph(api, model, where)
     builder = api.trt.Builder(api.trt.Logger(api.trt.Logger.ERROR))
     network = api.network(builder)
-    api.parsed(network, model.SerializeToString(), where)
+    lacks = api.lacks_gemm(place.capability)
+    api.parsed(network, (without_gemm(model) if lacks else model).SerializeToString(), where)
     config = api.config(builder, network, precision)
     if not place.here:
         api.aim(config, place.capability)
