@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_serializer
 
 from jdnas.data.images import Cache
 from jdnas.distill.settings import DistillSettings
 from jdnas.errors import ConfigError, unknown_name
+from jdnas.passwords import without_passwords
 from jdnas.search.settings import SearchSettings
 from jdnas.settings import Settings
 from jdnas.spec import DetectorSpec
@@ -119,9 +120,10 @@ class RunConfig(Settings):
     """Everything that decides a run of `jdnas optimize`; the run folder keeps it as config.yaml.
 
     `pretrained_lr_factor`: factor on every learning rate where the base starts from trained weights, which large steps would undo.
-    `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more. `estimate_first`: measure
-    a training step before the run starts, and say how long it will take. `tensorboard`: write losses, learning rates, AP and scores for it
-    into the run folder.
+    `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more. `study_url`: database of
+    the search's study, by default a file of the run folder; its password is written nowhere. `estimate_first`: measure a training step
+    before the run starts, and say how long it will take. `tensorboard`: write losses, learning rates, AP and scores for it into the run
+    folder.
     """
 
     base: str = "r18"
@@ -141,12 +143,17 @@ class RunConfig(Settings):
     candidate_train: TrainSettings = TrainSettings(epochs=3)
     distill: DistillSettings = DistillSettings()
     search: SearchSettings = SearchSettings()
+    study_url: str | None = Field(None, repr=False)
     example_images: int = Field(4, ge=0)
     parity_images: int = Field(32, ge=1)
     benchmark_seconds: float = Field(10.0, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)
     estimate_first: bool = False
     tensorboard: bool = False
+
+    @field_serializer("study_url")
+    def _without_password(self, url: str | None) -> str | None:
+        return None if url is None else without_passwords(url)
 
     @property
     def width_step(self) -> int:
@@ -231,7 +238,8 @@ def make_config(settings: dict[str, Any], *, source: str) -> RunConfig:
                 problems.append(f"{key}: unknown setting; known here: {', '.join(_keys_beside(item['loc']))}")
             else:
                 problems.append(f"{key}: {item['msg']} (got {item['input']!r})")
-        raise ConfigError(f"{source}: {'; '.join(problems)}. All settings with their values: jdnas config") from error
+        message = without_passwords(f"{source}: {'; '.join(problems)}")
+        raise ConfigError(f"{message}. All settings with their values: jdnas config") from error
 
 
 def _keys_beside(location: tuple[str | int, ...]) -> list[str]:

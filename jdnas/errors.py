@@ -8,6 +8,7 @@ JdnasError                    exit code 1
 │   ├── TargetError           devices, runtimes, latency tables
 │   └── MissingExtraError     an optional dependency is not installed
 ├── TrainingError             training diverged or could not go on
+├── GoalMissedError           exit code 3: all was done, and nothing that was found meets the goal
 └── ParityError               an exported artifact differs from PyTorch
 """
 
@@ -55,6 +56,12 @@ class MissingExtraError(InputError):
 
 class TrainingError(JdnasError):
     """Training cannot go on, for instance because the loss stays non-finite."""
+
+
+class GoalMissedError(JdnasError):
+    """A search ended, and nothing that it found is within `--max-latency-ms` or reaches `--min-ap`; what comes closest is there."""
+
+    exit_code = 3
 
 
 class ParityError(JdnasError):

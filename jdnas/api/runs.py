@@ -30,20 +30,22 @@ PathLike = str | Path
 
 def optimize(
     *, base: str | None = None, target: str | None = None, data: PathLike | None = None, preset: PathLike | None = None,
-    run_dir: PathLike = "runs/optimize", weights: PathLike | None = None, trials: int | None = None, max_latency_ms: float | None = None,
-    min_ap: float | None = None, seed: int | None = None, device: str | None = None, settings: Settings | None = None,
+    run_dir: PathLike = "runs/optimize", weights: PathLike | None = None, trials: int | None = None, budget: str | float | None = None,
+    patience: int | None = None, max_latency_ms: float | None = None, min_ap: float | None = None, polish_epochs: float | None = None,
+    study_url: str | None = None, seed: int | None = None, device: str | None = None, settings: Settings | None = None,
     resume: bool = False, quiet: bool = False, console: Console | None = None, command: str | None = None,
     placement: Placement = LOCAL,
 ) -> Run:  # fmt: skip
     """Do the whole job: train base and teacher pool, search, export, check, benchmark, report.
 
     `base` is a named detector or comes from the file `weights`; `data` is a folder, or `shapes` for the synthetic set. `trials` candidates
-    are searched for the paper's H, or for the best AP within `max_latency_ms`, or for the cheapest detector with `min_ap`. `command` is
-    what the report calls the way to reproduce the run. `placement` says where candidates are trained: `Placement("ray", workers=4)`. An
-    InputError says what is wrong before anything is written.
+    are searched for the paper's H, or for the best AP within `max_latency_ms`, or for the cheapest detector with `min_ap`; no longer than
+    `budget` (2h, or seconds) and until `patience` of them brought no new best. The winner is trained on for `polish_epochs`. `study_url`
+    is a database for the study. `command` is what the report calls the way to reproduce the run. `placement` says where candidates are
+    trained: `Placement("ray", workers=4)`. An InputError says what is wrong before anything is written.
     """
-    given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
-    goals = Goals(trials, max_latency_ms, min_ap)
+    given = {"base": base, "target": target, "data": data, "weights": weights, "study_url": study_url, "seed": seed, "device": device}
+    goals = Goals(trials, max_latency_ms, min_ap, budget, patience, polish_epochs)
     config = run_config(given, preset=preset, settings=settings, resumed=_resumed(run_dir, resume), goals=goals)
     said = command or f"jdnas.optimize(preset={str(Path(run_dir) / 'config.yaml')!r})"
     job.optimize(config, Path(run_dir), resume=resume, console=console or Console(), command=said, quiet=quiet, placement=placement)
@@ -103,13 +105,14 @@ def evaluate_pool(
 
 def search_students(
     *, base: str | None = None, target: str | None = None, data: PathLike | None = None, preset: PathLike | None = None,
-    run_dir: PathLike = "runs/search", weights: PathLike | None = None, trials: int | None = None, max_latency_ms: float | None = None,
-    min_ap: float | None = None, seed: int | None = None, device: str | None = None, settings: Settings | None = None,
-    resume: bool = False, quiet: bool = False, console: Console | None = None, placement: Placement = LOCAL,
+    run_dir: PathLike = "runs/search", weights: PathLike | None = None, trials: int | None = None, budget: str | float | None = None,
+    patience: int | None = None, max_latency_ms: float | None = None, min_ap: float | None = None, study_url: str | None = None,
+    seed: int | None = None, device: str | None = None, settings: Settings | None = None, resume: bool = False, quiet: bool = False,
+    console: Console | None = None, placement: Placement = LOCAL,
 ) -> Run:  # fmt: skip
-    """Search student-teacher pairs, training base and pool first where they are not there; `placement` as for `optimize`."""
-    given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
-    goals = Goals(trials, max_latency_ms, min_ap)
+    """Search student-teacher pairs, training base and pool first where they are not there; the arguments are those of `optimize`."""
+    given = {"base": base, "target": target, "data": data, "weights": weights, "study_url": study_url, "seed": seed, "device": device}
+    goals = Goals(trials, max_latency_ms, min_ap, budget, patience)
     config = run_config(given, preset=preset, settings=settings, resumed=_resumed(run_dir, resume), goals=goals)
     return _until("search", config, run_dir, resume, quiet, console, placement=placement)
 
@@ -148,9 +151,12 @@ def write_report(run: PathLike, *others: PathLike, out: PathLike = "comparison.h
     return write_comparison([Path(run), *map(Path, others)], Path(out)) if others else write_one(Path(run))
 
 
-def search_status(run: PathLike, *, top: int = 5) -> dict[str, Any]:
-    """Return how far a running or finished search is, and its `top` best pairs; a CheckpointError says that there is no search."""
-    return status_of_search(Path(run), top)
+def search_status(run: PathLike, *, top: int = 5, study_url: str | None = None) -> dict[str, Any]:
+    """Return how far a running or finished search is, and its `top` best pairs; a CheckpointError says that there is no search.
+
+    `study_url` is that of the run with the password in it, where the database asks for one.
+    """
+    return status_of_search(Path(run), top, study_url)
 
 
 def resolve_settings(

@@ -6,21 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from jdnas.config import DEFAULT_PRESET, RunConfig, merge, resolve, resolve_kept, scheduled
+from jdnas.durations import seconds_from_text
 
 Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """Short forms of settings of the search: candidates, and what to look for instead of the paper's H."""
+    """Short forms of settings of the search: its end, and what to look for instead of H; `budget` is in seconds or text such as 2h."""
 
     trials: int | None = None
     max_latency_ms: float | None = None
     min_ap: float | None = None
+    budget: str | float | None = None
+    patience: int | None = None
+    polish_epochs: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return them as nested settings; a limit of the latency makes the latency the search's cost."""
-        wanted = {"trials": self.trials, "max_cost": self.max_latency_ms, "min_ap": self.min_ap}
+        seconds = seconds_from_text(self.budget) if isinstance(self.budget, str) else self.budget
+        wanted = {
+            "trials": self.trials, "max_cost": self.max_latency_ms, "min_ap": self.min_ap, "max_seconds": seconds,
+            "patience": self.patience, "polish_epochs": self.polish_epochs,
+        }  # fmt: skip
         search = {key: value for key, value in wanted.items() if value is not None}
         return ({"search": search} if search else {}) | ({} if self.max_latency_ms is None else {"cost": "latency"})
 

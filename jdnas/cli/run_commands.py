@@ -1,5 +1,6 @@
 """Commands that work on a run folder: optimize and each of its steps."""
 
+import errno
 import shlex
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from jdnas.cli.goals import Budget, MaxLatency, MinAp, Patience, PolishEpochs, StudyUrl, Trials
 from jdnas.cli.output import AsJson, Output, Quiet
 from jdnas.cli.placement_options import CpusPerTrial, Executor, GpusPerTrial, RayAddress, Storage, Workers, placement_from
+from jdnas.errors import GoalMissedError
+from jdnas.passwords import without_passwords
 
 Base = Annotated[str | None, typer.Option(help="Base detector: r18, r34, r50, r101, r152, lite0 (`jdnas bases` describes them).")]
 TargetName = Annotated[str | None, typer.Option(help="Target device and runtime, e.g. cpu-ort (`jdnas latency targets`), or a YAML file.")]
@@ -31,9 +35,6 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Override = Annotated[
     list[str] | None, typer.Option("--set", help="Any setting: KEY=VALUE, e.g. search.trials=20 (`jdnas config` lists them).")
 ]
-Trials = Annotated[int | None, typer.Option(min=0, help="Candidates to search beyond the base.")]
-MaxLatency = Annotated[float | None, typer.Option(min=0, help="Look for the best AP within this predicted latency in ms, not for H.")]
-MinAp = Annotated[float | None, typer.Option(min=0, max=1, help="Look for the cheapest detector with at least this AP, not for H.")]
 Schedule = Annotated[str | None, typer.Option(help="Training schedule by name: 1x, 2x, 1x+ms or 2x+ms; default: that of the preset.")]
 Devices = Annotated[int, typer.Option(help="Devices of this machine that train together; more than 1 needs the extra `distributed`.")]
 Nodes = Annotated[int, typer.Option(help="Machines that train together; start the same command on each.")]
@@ -49,16 +50,23 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Let an interruption say how to continue, and exit with 130."""
+    """Let an interruption or a full disk say how to continue, and exit with 130 or 1."""
     try:
         yield
     except KeyboardInterrupt:
         print(f"\nstopped; nothing that was finished is lost. Continue with: {_resume_command()}", file=sys.stderr)
         raise typer.Exit(130) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        place = "" if error.filename is None else f" for {error.filename}"
+        print(f"error: no space left on the device{place}; nothing that was finished is lost. Make room and continue with: "
+              f"{_resume_command()}", file=sys.stderr)  # fmt: skip
+        raise typer.Exit(1) from None
 
 
 def _command() -> str:
-    return shlex.join(["jdnas", *sys.argv[1:]])
+    return without_passwords(shlex.join(["jdnas", *sys.argv[1:]]))
 
 
 def _resume_command() -> str:
@@ -67,10 +75,10 @@ def _resume_command() -> str:
 
 def optimize(
     base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/optimize"),
-    weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None, min_ap: MinAp = None, seed: Seed = None,
-    device: Device = None, executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None,
-    gpus_per_trial: GpusPerTrial = None, cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None,
-    resume: Resume = False,
+    weights: Weights = None, trials: Trials = None, budget: Budget = None, patience: Patience = None, max_latency_ms: MaxLatency = None,
+    min_ap: MinAp = None, polish_epochs: PolishEpochs = None, study_url: StudyUrl = None, seed: Seed = None, device: Device = None,
+    executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None, gpus_per_trial: GpusPerTrial = None,
+    cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None, resume: Resume = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print steps, images, estimated time and memory, and do nothing.")] = False,
     quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -94,11 +102,13 @@ def optimize(
     with resumable():
         run = jdnas.optimize(
             base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
-            max_latency_ms=max_latency_ms, min_ap=min_ap, seed=seed, device=device, settings=settings, resume=resume, quiet=quiet,
-            console=output.console, command=_command(), placement=placement,
+            budget=budget, patience=patience, max_latency_ms=max_latency_ms, min_ap=min_ap, polish_epochs=polish_epochs,
+            study_url=study_url, seed=seed, device=device, settings=settings, resume=resume, quiet=quiet, console=output.console,
+            command=_command(), placement=placement,
         )  # fmt: skip
     if as_json or not quiet:
         output.result(run.summary, summary_table(run.summary))
+    raise_where_missed(run.summary["search"])
 
 
 def train(
@@ -119,6 +129,13 @@ def train(
             seed=seed, device=device, settings=overrides(override), resume=resume, quiet=quiet, console=output.console,
         )  # fmt: skip
     _say_status(output, run)
+
+
+def raise_where_missed(search: dict[str, Any]) -> None:
+    """Raise a GoalMissedError that says what came closest, where a search's record has a goal that nothing meets."""
+    goal = search.get("goal")
+    if goal is not None and not goal["met"]:
+        raise GoalMissedError(goal["sentence"])
 
 
 def _say_status(output: Output, run: Any) -> None:
@@ -162,47 +179,6 @@ def teacher_space(
     Output().result(None, space_table(space, len(config.data_settings.long_sides), samples, seed or 0))
 
 
-def search_run(
-    context: typer.Context, base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None,
-    run_dir: RunDir = Path("runs/search"), weights: Weights = None, trials: Trials = None, max_latency_ms: MaxLatency = None,
-    min_ap: MinAp = None, seed: Seed = None, device: Device = None, executor: Executor = "local", ray_address: RayAddress = None,
-    workers: Workers = None, gpus_per_trial: GpusPerTrial = None, cpus_per_trial: CpusPerTrial = None, storage: Storage = None,
-    override: Override = None, resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Search student-teacher pairs (training base and pool first, if they are not there).
-
-    Example: jdnas search --base r18 --target cpu-ort --data shapes --run-dir runs/demo --resume
-    """
-    if context.invoked_subcommand is not None:
-        return
-    import jdnas
-
-    output = Output(quiet, as_json)
-    placement = placement_from(executor, ray_address, workers, gpus_per_trial, cpus_per_trial, storage)
-    with resumable():
-        run = jdnas.search_students(
-            base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
-            max_latency_ms=max_latency_ms, min_ap=min_ap, seed=seed, device=device, settings=overrides(override), resume=resume,
-            quiet=quiet, console=output.console, placement=placement,
-        )  # fmt: skip
-    _say_status(output, run)
-
-
-def search_status(
-    run: Annotated[Path, typer.Argument(help="Run folder.")], top: Annotated[int, typer.Option(min=1, help="Pairs to show.")] = 5,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Print the best pairs of a running or finished search.
-
-    Example: jdnas search status runs/demo
-    """
-    import jdnas
-    from jdnas.cli.tables import status_table
-
-    found = jdnas.search_status(run, top=top)
-    Output(as_json=as_json).result(found, status_table(found))
-
-
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folder with a summary.json; several are compared on one page.")],
     out: Annotated[Path, typer.Option(help="The page that compares several runs.")] = Path("comparison.html"),
@@ -230,8 +206,9 @@ def show_config(preset: Preset = None, override: Override = None) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this file, and those of `distill_commands`, which uses its options, to the command line."""
+    """Add the commands of this file, and those of `distill_commands` and `search_commands`, which use its options, to the command line."""
     from jdnas.cli.distill_commands import distill, teacher_eval
+    from jdnas.cli.search_commands import search
 
     app.command()(optimize)
     app.command()(train)
@@ -240,9 +217,6 @@ def register(app: typer.Typer) -> None:
     teacher.command("space")(teacher_space)
     teacher.command("eval")(teacher_eval)
     app.add_typer(teacher, name="teacher")
-    search = typer.Typer(invoke_without_command=True)
-    search.callback()(search_run)
-    search.command("status")(search_status)
     app.add_typer(search, name="search")
     app.command()(distill)
     app.command()(report)

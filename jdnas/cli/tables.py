@@ -56,8 +56,13 @@ def plan_table(found: "Estimate") -> Table:
 def status_table(found: dict[str, Any]) -> Table:
     """Return the best pairs of a run's search (`jdnas.pipeline.status.search_status`)."""
     left = found["hours_left"] or 0.0
-    title = f"{found['done']} of {found['trials']} candidates, {found['per_hour']:.0f} an hour, at most {left:.1f} h left"
-    table = Table(title=title, title_justify="left")
+    became = ", ".join(f"{count} {state}" for state, count in found["states"].items() if count) or "none yet"
+    title = f"{found['done']} of {found['trials']} candidates ({became}), {found['per_hour']:.0f} an hour, at most {left:.1f} h left"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.caption = (
+        f"{found['images']:,} training images used, {sum(found['images_saved'].values()):,} saved by refusing and stopping; "
+        f"{found['without_gain']} candidates since the last gain"
+    )
     for column in ("candidate", "parent", "change", "AP", "size (h x w)", found["cost_name"].replace("_", " "), "score H"):
         table.add_column(column, justify="right")
     for row in found["best"]:

@@ -23,6 +23,9 @@ from jdnas.training.loop import FitReport, LossTerms, Resume, Watch, fit, step_g
 from jdnas.training.schedule import steps_of
 from jdnas.training.settings import TrainSettings
 
+OnStep = Callable[[int, float], None]
+Look = Callable[[int, State], None]
+
 
 class DetectorLoss:
     """Detection losses, the sparsity term lambda * sum |gamma| (section 3.3), and distillation where there is a teacher.
@@ -79,12 +82,12 @@ def start_adapters(
 def train_detector(
     context: Context, spec: DetectorSpec, state: State, settings: TrainSettings, *, seed: int, teacher: Teacher | None = None,
     distill: DistillSettings | None = None, resume: Resume | None = None, on_step: Callable[[int, float], None] | None = None,
-    steps: int | None = None, momentum: State | None = None,
+    steps: int | None = None, momentum: State | None = None, look: Look | None = None,
 ) -> tuple[State, FitReport]:  # fmt: skip
     """Train a copy of `state` and return it with the report; the default length is `settings.epochs` over the training set.
 
     `distill` are the distillation settings, by default those of the run. `momentum`: the optimizer's state by name, which training
-    starts from and leaves there (see `fit`).
+    starts from and leaves there (see `fit`). `look(step, weights)` sees the weights as they are after every step, and may raise.
     """
     tensors = {name: tensor.detach().clone().to(context.device) for name, tensor in state.items()}
     distill = distill or context.config.distill
@@ -98,10 +101,22 @@ def train_detector(
         distill=distill, frozen_norms=settings.norm == "frozen",
     )  # fmt: skip
     report = fit(
-        tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=on_step,
+        tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=_seen(tensors, on_step, look),
         momentum=momentum, watch=_watch(context, spec, settings), team=context.team,
     )  # fmt: skip
     return {name: tensor.cpu() for name, tensor in without_adapters(tensors).items()}, report
+
+
+def _seen(tensors: State, on_step: OnStep | None, look: Look | None) -> OnStep | None:
+    if look is None:
+        return on_step
+
+    def seen(step: int, loss: float) -> None:
+        if on_step is not None:
+            on_step(step, loss)
+        look(step, without_adapters(tensors))
+
+    return seen
 
 
 def _watch(context: Context, spec: DetectorSpec, settings: TrainSettings) -> Watch | None:

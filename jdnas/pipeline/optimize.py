@@ -14,10 +14,11 @@ from jdnas.pipeline.deliver import deliver
 from jdnas.pipeline.estimate import estimate_of
 from jdnas.pipeline.placement import LOCAL, Placement, bring_home, check_placement
 from jdnas.pipeline.plan import WorkPlan, work_plan
+from jdnas.pipeline.polish import Final, polish
 from jdnas.pipeline.pool import ensure_pool
 from jdnas.pipeline.progress import JobProgress, counting
 from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
-from jdnas.pipeline.search import Control, ensure_control, run_search
+from jdnas.pipeline.search import Control, ensure_control, run_search, search_objective
 from jdnas.pipeline.speed import check_target, cost_name, foreign_table, make_cost, speeds, unmeasured_note
 from jdnas.pipeline.summary import draw_examples, make_summary, report_data
 from jdnas.pipeline.together import check_devices, follow, with_team
@@ -32,8 +33,13 @@ from latency.here import standing
 from latency.targets import load_target
 
 
-def pick_student(history: History, max_cost_ratio: float) -> Trial:
-    """Return the best candidate that beats the base's score and costs at most `max_cost_ratio` of it; else the best pair of all."""
+def pick_student(history: History, max_cost_ratio: float, *, has_goal: bool = False) -> Trial:
+    """Return the best candidate that beats the base's score and costs at most `max_cost_ratio` of it; else the best pair of all.
+
+    With a goal (`--max-latency-ms`, `--min-ap`) the score is about nothing else, and the best pair it is.
+    """
+    if has_goal:
+        return history.best()
     base = history[0]
     cost, score = base.cost or 0.0, base.score or 0.0
     found = [t for t in history.complete if t.number and (t.cost or 0) <= max_cost_ratio * cost and (t.score or 0) > score]
@@ -62,16 +68,15 @@ def optimize(
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
         result = _search(context, pool, cost, progress, plan, placement)
-        limit = config.student.max_cost_ratio
-        student = pick_student(result.history, limit)
-        if student.number == 0 or (student.cost or 0) > limit * (result.history[0].cost or 0):
-            progress.say("[yellow]no candidate is both cheaper and better than the base; the best pair is taken as it is. "
-                         "Search longer with --resume --trials N[/yellow]")  # fmt: skip
+        student = _choose(config, result.history, progress)
         if student.number:
             bring_home(placement, context, context.folder.candidate(student.number))
-        control = ensure_control(context, result.history, student, base_state, progress, plan.control)
+        weights, objective = _student_weights(context, student, base_state), search_objective(context, cost)
+        final = polish(context, pool, student, weights, objective, progress, plan.polish)
+        images = result.history.lineage_images(student.number) + final.images
+        control = ensure_control(context, images, base_state, progress, plan.control)
         with progress.stage("Export, parity check, benchmark, report", plan.delivery):
-            return _deliver_and_report(context, result, student, control, base_state, command, progress, placement, plan.delivery)
+            return _deliver_and_report(context, result, final, control, base_state, command, progress, placement, plan.delivery)
 
 
 def run_until(
@@ -142,6 +147,16 @@ def _announce(context: Context, plan: WorkPlan, progress: JobProgress) -> None:
                  f"of {images['candidate']} images each")  # fmt: skip
 
 
+def _choose(config: RunConfig, history: History, progress: JobProgress) -> Trial:
+    limit, base = config.student.max_cost_ratio, history[0]
+    has_goal = config.search.max_cost is not None or config.search.min_ap is not None
+    student = pick_student(history, limit, has_goal=has_goal)
+    if not has_goal and (student.number == 0 or (student.cost or 0) > limit * (base.cost or 0)):
+        progress.say("[yellow]no candidate is both cheaper and better than the base; the best pair is taken as it is. "
+                     "Search longer with --resume --trials N[/yellow]")  # fmt: skip
+    return student
+
+
 def _student_weights(context: Context, student: Trial, base_state: State) -> State:
     return base_state if student.number == 0 else load_detector(context.folder.candidate(student.number))[1]
 
@@ -149,7 +164,7 @@ def _student_weights(context: Context, student: Trial, base_state: State) -> Sta
 def _deliver_and_report(
     context: Context,
     result: SearchResult,
-    student: Trial,
+    final: Final,
     control: Control,
     base_state: State,
     command: str,
@@ -157,8 +172,8 @@ def _deliver_and_report(
     placement: Placement,
     units: float,
 ) -> dict[str, Any]:
+    student, weights = final.trial, final.state
     folder, base_size, size = context.folder, context.base_size_hw, size_hw_from_key(student.size or "")
-    weights = _student_weights(context, student, base_state)
     save_detector(folder.student, student.student, weights, {"trial": student.number, "classes": list(context.train.classes),
                   "size_hw": list(size), "metrics": student.metrics})  # fmt: skip
     progress.now("exporting the student, comparing it with PyTorch")
@@ -170,7 +185,7 @@ def _deliver_and_report(
     timing = speeds(context, finished, placement)
     progress.now("drawing examples, writing the report", units / 4)
     base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
-    summary = make_summary(context, result, student, control, base_metrics, timing, delivered, command)
+    summary = make_summary(context, result, final, control, base_metrics, timing, delivered, command)
     models = [("base", context.base_spec, base_state, base_size), ("student", student.student, weights, size)]
     per_class = {"base": base_metrics["per_class"], "control": control.metrics["per_class"],
                  "student": student.metrics[student.size or ""]["per_class"]}  # fmt: skip

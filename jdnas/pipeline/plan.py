@@ -22,6 +22,7 @@ class WorkPlan:
     pool: float
     candidate: float
     candidates: int
+    polish: float
     control: float
     delivery: float
     images: dict[str, int]
@@ -29,7 +30,7 @@ class WorkPlan:
     @property
     def total(self) -> float:
         """All of it, with every candidate trained."""
-        return self.base + self.pool + self.candidate * self.candidates + self.control + self.delivery
+        return self.base + self.pool + self.candidate * self.candidates + self.polish + self.control + self.delivery
 
 
 def work_plan(context: Context) -> WorkPlan:
@@ -55,8 +56,11 @@ def work_plan(context: Context) -> WorkPlan:
     candidate_images = images_of(config.candidate_train.epochs, config.candidate_train)
     candidate = candidate_images * (TRAINING_PASSES * forward(base) + forward(largest)) + evaluation
     lineage = max(1, config.search.trials // 3)
+    polish_images = images_of(config.search.polish_epochs, config.candidate_train) if config.search.polish_epochs else 0
+    polish = polish_images * (TRAINING_PASSES * forward(base) + forward(largest)) + (evaluation if polish_images else 0.0)
     return WorkPlan(
         base=base_images * TRAINING_PASSES * forward(base) + evaluation, pool=pool, candidate=candidate, candidates=config.search.trials,
-        control=lineage * candidate_images * TRAINING_PASSES * forward(base) + evaluation, delivery=DELIVERY_UNITS + 2 * evaluation,
-        images={"base": base_images, "pool": pool_images, "candidate": candidate_images},
+        polish=polish, control=(lineage * candidate_images + polish_images) * TRAINING_PASSES * forward(base) + evaluation,
+        delivery=DELIVERY_UNITS + 2 * evaluation,
+        images={"base": base_images, "pool": pool_images, "candidate": candidate_images, "polish": polish_images},
     )  # fmt: skip

@@ -56,6 +56,21 @@ class RunFolder:
         return self.root / "student" / "student"
 
     @property
+    def has_study(self) -> bool:
+        """Whether a search was begun, here or in a database."""
+        return self.study_file.is_file() or (self.root / "study.db").is_file()
+
+    @property
+    def polished(self) -> Path:
+        """Stem of the student after its polish phase."""
+        return self.root / "polish" / "student"
+
+    @property
+    def study_file(self) -> Path:
+        """Where the study is, when it is not in the run folder."""
+        return self.root / "study.json"
+
+    @property
     def summary(self) -> Path:
         """Results in figures."""
         return self.root / "summary.json"

@@ -8,11 +8,14 @@ from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.placement import LOCAL, Placement, executor_for
 from jdnas.pipeline.plan import WorkPlan
 from jdnas.pipeline.progress import JobProgress
-from jdnas.pipeline.speed import student_rules
+from jdnas.pipeline.speed import cost_unit, student_rules
+from jdnas.pipeline.study_place import begin_study
 from jdnas.pipeline.workshop import StudentWorkshop
+from jdnas.search.analyses import images_saved
 from jdnas.search.climb import SearchResult, run
 from jdnas.search.history import History, Trial
-from jdnas.search.objective import objective_for, unmet_budget
+from jdnas.search.objective import Objective, goal_of, objective_for
+from jdnas.search.settings import SearchSettings
 from jdnas.search.study import SearchStudy
 from jdnas.search.workshop import Candidate, Cost, SearchTask
 from jdnas.student.explain import explain
@@ -33,21 +36,36 @@ class Control:
 def _describe(trial: Trial) -> str:
     if trial.state == "refused":
         return f"refused before training: {trial.reason}"
-    if trial.state == "failed":
-        return f"failed: {trial.reason}"
+    if trial.state in ("stopped", "failed"):
+        return f"{trial.state}: {trial.reason}"
     return f"AP {trial.ap:.3f} at {trial.size}, cost {trial.cost:.4g}, H {trial.score:.4f}"
+
+
+def search_settings(context: Context) -> SearchSettings:
+    """Return the settings of the run's search, with the run's seed."""
+    return context.config.search.model_copy(update={"seed": context.config.seed})
+
+
+def search_objective(context: Context, cost: Cost) -> Objective:
+    """Return what the run's students are scored by."""
+    task = SearchTask(context.base_spec, context.base_spec, context.sizes_hw, context.base_size_hw)  # whoever teaches
+    return objective_for(task, cost, search_settings(context))
 
 
 def run_search(
     context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan, placement: Placement = LOCAL
 ) -> SearchResult:  # fmt: skip
     """Search from the run's study on; every candidate counts as done work, refused ones as saved."""
-    settings = context.config.search.model_copy(update={"seed": context.config.seed})
-    task = SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
+    settings, task = search_settings(context), SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
     steps = max(1, round(context.config.candidate_train.epochs * len(context.train.records) / context.config.candidate_train.batch))
     rules = student_rules(context.config, context.base_spec)
     workshop = StudentWorkshop(context, pool, rules, on_step=progress.steps(plan.candidate * 0.8, steps))
-    before = progress.done
+    before, place = progress.done, begin_study(context.folder, context.config.study_url)
+    if context.config.study_url is not None:
+        progress.say(f"study {place.shown}")
+
+    def on_wait(reason: str) -> None:
+        progress.say(f"[yellow]the study's database does not answer ({reason}); waiting[/yellow]")
 
     def on_start(candidate: Candidate, history: History) -> None:
         progress.title = f"Candidate {candidate.number}/{settings.trials} ({candidate.change} of {candidate.parent})"
@@ -70,19 +88,25 @@ def run_search(
 
     with (
         progress.stage(f"Search: up to {settings.trials} candidates", plan.candidate * plan.candidates),
-        SearchStudy.open(context.folder.study_url, task, settings) as study,
+        SearchStudy.open(place.url, task, settings, name=place.name, on_wait=on_wait) as study,
         executor_for(placement, context, pool, rules, cost) as executor,
     ):
         result = run(study, workshop, cost, executor=executor, on_start=on_start, on_finish=on_finish)
-    if result.history.complete and (unmet := unmet_budget(result.history, objective_for(task, cost, settings))):
-        progress.say(f"[yellow]{unmet}[/yellow]")
+    _say_what_came_of_it(context, result.history, progress)
     return result
 
 
-def ensure_control(context: Context, history: History, student: Trial, base_state: State, progress: JobProgress, units: float) -> Control:
-    """Train the base for as many images as the student's lineage saw, with the same recipe and without a teacher."""
+def _say_what_came_of_it(context: Context, history: History, progress: JobProgress) -> None:
+    if history.complete and (goal := goal_of(history.best(), context.config.search)):
+        sentence = goal.sentence(cost_unit(context.config))
+        progress.say(sentence if goal.met else f"[yellow]{sentence}[/yellow]")
+    if saved := sum(images_saved(history).values()):
+        progress.say(f"training images saved by refusing and stopping candidates: {saved:,}, beside {history.images:,} used")
+
+
+def ensure_control(context: Context, images: int, base_state: State, progress: JobProgress, units: float) -> Control:
+    """Train the base for as many images as the student that leaves has seen, with the same recipe and without a teacher."""
     stem, settings, spec = context.folder.control, context.config.candidate_train, context.base_spec
-    images = history.lineage_images(student.number)
     if has_detector(stem):
         _, state, meta = load_detector(stem)
         if meta.get("images") == images:

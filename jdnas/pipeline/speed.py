@@ -47,6 +47,11 @@ def cost_name(config: RunConfig) -> str:
     return "latency_ms" if label == TABLE_LABEL else f"latency_ms, {label}"
 
 
+def cost_unit(config: RunConfig) -> str:
+    """Return the unit of the search's cost; multiply-adds have none."""
+    return "ms" if config.cost == "latency" else ""
+
+
 def foreign_table(config: RunConfig) -> str:
     """Say that the search's cost comes from a table of another processor, and how to measure this one; else an empty string."""
     target = load_target(config.target)

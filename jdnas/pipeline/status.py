@@ -5,8 +5,11 @@ from typing import Any
 
 from jdnas.config import resolve_kept
 from jdnas.pipeline.run_folder import RunFolder
-from jdnas.pipeline.speed import cost_name
+from jdnas.pipeline.speed import cost_name, cost_unit
+from jdnas.pipeline.study_place import find_study
+from jdnas.search.analyses import counts
 from jdnas.search.history import Trial
+from jdnas.search.objective import goal_of
 from jdnas.search.study import SearchStudy
 from jdnas.training.checkpoint import has_detector, read_json
 
@@ -19,7 +22,7 @@ def run_status(run: Path, top: int) -> Json:
     return {
         "run_dir": str(run), "base": _metrics(folder.base, "metrics"), "pool": _metrics(folder.pool, "largest_metrics"),
         "control": _metrics(folder.control, "metrics"),
-        "search": search_status(run, top) if (run / "study.db").is_file() else None,
+        "search": search_status(run, top) if folder.has_study else None,
         "summary": read_json(folder.summary) if folder.summary.is_file() else None,
     }  # fmt: skip
 
@@ -28,18 +31,22 @@ def _metrics(stem: Path, key: str) -> Json | None:
     return read_json(stem.with_suffix(".json"))["meta"].get(key) if has_detector(stem) else None
 
 
-def search_status(run: Path, top: int) -> Json:
+def search_status(run: Path, top: int, study_url: str | None = None) -> Json:
     """Return how far the search of a run is, and its best pairs; a CheckpointError says that there is no search."""
     folder = RunFolder(run)
-    with SearchStudy.load(folder.study_url) as study:
+    config = resolve_kept(folder.config_file, {}) if folder.config_file.is_file() else None
+    place = find_study(folder, study_url or (None if config is None else config.study_url))
+    with SearchStudy.load(place.url, name=place.name) as study:
         history, settings = study.history, study.settings
     rate = len(history) / history.seconds * 3600 if history.seconds else 0.0
-    done = max(0, len(history) - 1)
+    row, unit = counts(history, settings.k), "" if config is None else cost_unit(config)
+    goal = goal_of(history.best(), settings) if history.complete else None
     return {
-        "done": done, "trials": settings.trials, "per_hour": rate,
-        "hours_left": (settings.trials - done) / rate if rate else None,
-        "cost_name": cost_name(resolve_kept(folder.config_file, {})) if folder.config_file.is_file() else "cost",
-        "best": [_row(trial) for trial in history.top_k(top)],
+        "done": row["proposed"], "trials": settings.trials, "per_hour": rate,
+        "hours_left": max(0, settings.trials - row["proposed"]) / rate if rate else None,
+        "states": {state: row[state] for state in ("evaluated", "refused", "stopped", "failed")}, "without_gain": history.stale,
+        "images": row["images"], "images_saved": row["images_saved"], "goal": None if goal is None else goal.to_dict(unit),
+        "cost_name": "cost" if config is None else cost_name(config), "best": [_row(trial) for trial in history.top_k(top)],
     }  # fmt: skip
 
 

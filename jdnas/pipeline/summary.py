@@ -17,8 +17,9 @@ from jdnas.models.complexity import backbone_parameters, multiply_adds, paramete
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
 from jdnas.pipeline.deliver import Delivery
+from jdnas.pipeline.polish import Final
 from jdnas.pipeline.search import Control
-from jdnas.pipeline.speed import cost_name, parts_ms
+from jdnas.pipeline.speed import cost_name, cost_unit, parts_ms
 from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
 from jdnas.search.analyses import capacities, counts, gains_by_change
 from jdnas.search.climb import SearchResult
@@ -51,23 +52,26 @@ def _figures(spec: DetectorSpec, size_hw: SizeHW, metrics: dict[str, Any], row: 
 
 
 def make_summary(
-    context: Context, result: SearchResult, student: Trial, control: Control, base_metrics: dict[str, Any], timing: dict[str, Any],
+    context: Context, result: SearchResult, final: Final, control: Control, base_metrics: dict[str, Any], timing: dict[str, Any],
     delivered: Delivery, command: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Return summary.json: base, control and student with AP, latency and complexity, the search, the target, and provenance.
 
     `timing` is the report of `jdnas.pipeline.speed.speeds` on the base's and the student's engines, in this order.
     """
-    config, base_size, size = context.config, context.base_size_hw, student.size or ""
+    config, student = context.config, final.trial
+    base_size, size = context.base_size_hw, student.size or ""
     (base_row, student_row), label = timing["rows"], timing["label"]
     base = _figures(context.base_spec, base_size, base_metrics, base_row, label)
     own = _figures(student.student, size_hw_from_key(size), student.metrics[size], student_row, label)
     artifact = str(delivered.artifact.relative_to(context.folder.root))
+    polish = {} if final.polish is None else {"polish": final.polish}
+    goal = {} if final.goal is None else {"goal": final.goal.to_dict(cost_unit(config))}
     return {
         "base": base | {"score": result.history[0].score},
         "control": _figures(context.base_spec, base_size, dict(control.metrics), base_row, label) | {"extra_images": control.images},
-        "student": own | {"artifact": artifact, "parity": delivered.parity, "trial": student.number, "score": student.score},
-        "search": counts(result.history, config.search.k) | {"seconds": result.history.seconds, "stopped_by": result.stopped_by},
+        "student": own | {"artifact": artifact, "parity": delivered.parity, "trial": student.number, "score": student.score} | polish,
+        "search": counts(result.history, config.search.k) | {"stopped_by": result.stopped_by} | goal,
         "target": {"name": config.target, **timing}, "seed": config.seed, "command": command, "versions": versions(),
         "data": describe_data(context), "settings": config.model_dump(mode="json"), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }  # fmt: skip

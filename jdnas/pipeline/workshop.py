@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jdnas.distill.teacher import Teacher
 from jdnas.models.weights import State
+from jdnas.pipeline.candidate_training import FirstEpochs, Stopped, metrics_of, train_candidate
 from jdnas.pipeline.context import Context
-from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.pipeline.pool import teacher_of
 from jdnas.pipeline.storage import RunStorage
-from jdnas.search.workshop import Candidate, Outcome, size_key
+from jdnas.search.workshop import Candidate, EarlyLook, Outcome
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, ActionRules, sample_action
 from jdnas.student.inherit import Decision, carry_momentum, decide, transform
@@ -71,28 +72,43 @@ class StudentWorkshop:
         decision = self._decision(candidate, self._parent_state(candidate))
         return candidate.origin if decision is None else decision.target
 
-    def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
-        """Train the candidate with its teacher and evaluate it at every resolution; the base is only evaluated."""
-        context = self.context
-        state, images = self._parent_state(candidate), 0
+    def evaluate(self, candidate: Candidate, student: DetectorSpec, look: EarlyLook | None = None) -> Outcome:
+        """Train the candidate with its teacher and evaluate it at every resolution; the base is only evaluated.
+
+        An `EarlyLook` may end its training after the first epochs.
+        """
+        context, (state, momentum) = self.context, self.inherited(candidate)
+        if candidate.choice == "base":
+            return Outcome(metrics_of(context, student, state), 0)
+        settings = context.config.candidate_train
+        steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
+        on_step = context.scalars.watching(f"candidate_{candidate.number:04d}", settings, steps, self.on_step)
+        first = None if look is None else FirstEpochs(context, student, look, settings)
+        try:
+            trained = train_candidate(
+                context, student, state, settings, seed=candidate.seed, teacher=self.teacher(candidate, student), momentum=momentum,
+                first_epochs=first, on_step=on_step,
+            )  # fmt: skip
+        except Stopped as end:
+            return Outcome({}, end.images, early_aps=end.aps, stopped=end.verdict)
+        metrics, images = metrics_of(context, student, trained.state), trained.report.images
+        stem = context.folder.candidate(candidate.number)
+        save_momentum(stem, student, trained.momentum)
+        save_detector(stem, student, trained.state, {"number": candidate.number, "metrics": metrics, "images": images})
+        if self.storage is not None:
+            self.storage.put_detector(context.folder.root, stem)
+        files = {"student": str(stem.relative_to(context.folder.root))}
+        return Outcome(metrics, images, files, early_aps=None if first is None else first.aps, note=trained.note)
+
+    def inherited(self, candidate: Candidate) -> tuple[State, State | None]:
+        """Return the weights that a candidate's training starts from, and the optimizer state where one is inherited."""
+        state = self._parent_state(candidate)
         decision = self._decision(candidate, state)
         momentum = self._momentum(candidate, decision)
-        if decision is not None:
-            state = with_fresh_statistics(context, student, transform(state, decision, consume=True))
-        if candidate.choice != "base":
-            settings = context.config.candidate_train
-            teacher = teacher_of(context, self.pool, candidate.teacher, student)
-            steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
-            on_step = context.scalars.watching(f"candidate_{candidate.number:04d}", settings, steps, self.on_step)
-            state, report = train_detector(
-                context, student, state, settings, seed=candidate.seed, teacher=teacher, on_step=on_step, momentum=momentum
-            )  # fmt: skip
-            images = report.images
-        metrics = {size_key(size): evaluate_detector(context, student, state, size).to_dict() for size in context.sizes_hw}
-        stem = context.folder.candidate(candidate.number)
-        if candidate.choice != "base":
-            save_momentum(stem, student, momentum)
-            save_detector(stem, student, state, {"number": candidate.number, "metrics": metrics, "images": images})
-            if self.storage is not None:
-                self.storage.put_detector(context.folder.root, stem)
-        return Outcome(metrics, images, {"student": str(stem.relative_to(context.folder.root))} if candidate.choice != "base" else {})
+        if decision is None:
+            return state, momentum
+        return with_fresh_statistics(self.context, decision.target, transform(state, decision, consume=True)), momentum
+
+    def teacher(self, candidate: Candidate, student: DetectorSpec) -> Teacher | None:
+        """Return the teacher of a candidate's training."""
+        return teacher_of(self.context, self.pool, candidate.teacher, student)

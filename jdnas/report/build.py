@@ -86,22 +86,37 @@ def _search_line(run: RunData) -> str:
     """Return in one sentence what became of the candidates, or an empty string."""
     search = as_dict(run.summary.get("search"))
     tried = [c for c in run.candidates if c.parent is not None]
-    count = {state: sum(c.state == state for c in tried) for state in ("evaluated", "refused", "failed")}
+    count = {state: sum(c.state == state for c in tried) for state in ("evaluated", "refused", "stopped", "failed")}
     parts = [f"{count['evaluated'] or search.get('evaluated', 0)} candidates evaluated"]
     if "accepted" in search:
         parts.append(f"{search['accepted']} accepted into the list of parents")
     if count["refused"]:
         parts.append(f"{count['refused']} refused before training because they could not win")
+    if count["stopped"]:
+        parts.append(f"{count['stopped']} stopped after their first epochs")
     if count["failed"]:
         parts.append(f"{count['failed']} failed")
     seconds = finite(search.get("seconds"))
     minutes = "" if seconds is None else f", in {tiles.significant(seconds / 60, 2)} minutes"
-    return f"{', '.join(parts)}{minutes}.{_score_line(run)}" if search or tried else ""
+    return f"{', '.join(parts)}{minutes}.{_saved_line(search)}{_score_line(run)}" if search or tried else ""
+
+
+def _saved_line(search: Json) -> str:
+    saved, spent = as_dict(search.get("images_saved")), finite(search.get("images")) or 0
+    left = sum(value for value in (finite(value) for value in saved.values()) if value is not None)
+    return f" Refusing and stopping saved {left:,.0f} training images, beside the {spent:,.0f} that were used." if left else ""
 
 
 def _score_line(run: RunData) -> str:
     base, student = (finite(run.model(role).get("score")) for role in ("base", "student"))
-    return "" if base is None or student is None else f" Score H × 100: base {100 * base:.2f}, student {100 * student:.2f}."
+    if base is None or student is None:
+        return ""
+    polish = as_dict(run.model("student").get("polish"))
+    scores = [finite(as_dict(polish.get(name)).get("score")) for name in ("unpolished", "polished")]
+    line = f" Score H × 100: base {100 * base:.2f}, student {100 * student:.2f}."
+    if scores[0] is None or scores[1] is None:
+        return line
+    return f"{line} Polishing for {polish.get('epochs')} epochs: {100 * scores[0]:.2f} before, {100 * scores[1]:.2f} after."
 
 
 def _action_cells(row: Any) -> dict[str, str]:

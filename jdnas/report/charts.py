@@ -159,7 +159,7 @@ def _control(cost: float, ap: float) -> Figure:
 
 
 def history(run: RunData) -> Figure | None:
-    """Score over candidate number, the best so far, and what was refused or failed."""
+    """Score over candidate number, the best so far, and what was refused, stopped or failed."""
     scored = [c for c in run.candidates if c.state == "evaluated" and c.score is not None]
     if len(scored) < 2:
         return None
@@ -178,7 +178,7 @@ def history(run: RunData) -> Figure | None:
             )
     values = [100 * (c.score or 0.0) for c in scored]
     floor = min(values) - 0.12 * ((max(values) - min(values)) or 1.0)
-    for state, symbol in (("refused", "line-ns-open"), ("failed", "x-thin-open")):
+    for state, symbol in (("refused", "line-ns-open"), ("stopped", "triangle-down-open"), ("failed", "x-thin-open")):
         missed = [c for c in run.candidates if c.state == state]
         if missed:
             marker = {"size": 9, "symbol": symbol, "color": "var(--bad)" if state == "failed" else "var(--muted)", "line": {"width": 1.5}}

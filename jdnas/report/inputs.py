@@ -16,6 +16,7 @@ _STATES = {
     "evaluated": "evaluated",
     "pruned": "refused",
     "refused": "refused",
+    "stopped": "stopped",
     "fail": "failed",
     "failed": "failed",
 }
@@ -26,7 +27,7 @@ class Candidate:
     """One trial of the search.
 
     `action` is a kind of student action, "teacher" or "base"; `ap` is in [0, 1]; `cost` is in the unit of the search; `state` is
-    evaluated, refused, failed or unfinished, and `reason` says why.
+    evaluated, refused, stopped, failed or unfinished, and `reason` says why.
     """
 
     number: int

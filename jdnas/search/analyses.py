@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jdnas.search.history import History, Trial
+from jdnas.search.points import Point
 from jdnas.spec import DetectorSpec
 
 Row = dict[str, Any]
@@ -13,12 +14,25 @@ Capacity = Callable[[DetectorSpec], float]
 def counts(history: History, k: int) -> Row:
     """Count the candidates by what became of them; `accepted` ones were in the top-k list when they finished, `improved` ones led it."""
     rows = trace(history, k)
-    total: Row = {state: sum(row["state"] == state for row in rows) for state in ("complete", "refused", "failed")}
+    total: Row = {state: sum(row["state"] == state for row in rows) for state in ("complete", "refused", "stopped", "failed")}
     return {
         "proposed": len(rows), "evaluated": total.pop("complete"), **total,
         "accepted": sum(row["accepted"] for row in rows), "improved": sum(row["improved"] for row in rows),
-        "images": sum(row["images"] for row in rows), "seconds": history.seconds,
+        "images": sum(row["images"] for row in rows), "images_saved": images_saved(history), "seconds": history.seconds,
     }  # fmt: skip
+
+
+def images_saved(history: History) -> Row:
+    """Return how many training images were not spent: on candidates refused for their cost, and on the rest of those that were stopped.
+
+    A candidate that is trained to its end, which all would be in the paper's algorithm, shows how many images that takes.
+    """
+    full = max((trial.images for trial in history.complete), default=0)
+    left: Row = {"refused": 0, "stopped": 0}
+    for trial in history:
+        if trial.state == "stopped" or (trial.state == "refused" and trial.costs):  # without costs, the action changed nothing
+            left[trial.state] += max(0, full - trial.images)
+    return left
 
 
 def trace(history: History, k: int) -> list[Row]:
@@ -85,17 +99,6 @@ def capacities(history: History, student: Capacity, teacher: Capacity) -> list[R
     return rows
 
 
-def operating_points(history: History) -> list[Row]:
-    """Return AP and cost of every evaluated student at every resolution; `pareto` marks those that none beats in both."""
-    rows: list[Row] = [
-        {
-            "number": trial.number, "size": size, "ap": trial.ap_at(size), "cost": cost,
-            "change": trial.candidate.change, "chosen": size == trial.size, "pareto": False,
-        }
-        for trial in history.complete for size, cost in trial.costs.items()
-    ]  # fmt: skip
-    highest = float("-inf")
-    for row in sorted(rows, key=lambda row: (row["cost"], -row["ap"])):
-        if row["ap"] > highest:
-            row["pareto"], highest = True, row["ap"]
-    return rows
+def operating_points(history: History) -> list[Point]:
+    """Return every evaluated student at every resolution."""
+    return [Point(trial.number, size, cost, trial.ap_at(size)) for trial in history.complete for size, cost in trial.costs.items()]

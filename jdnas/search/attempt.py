@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jdnas.errors import ConfigError, JdnasError, TrainingError
-from jdnas.search.history import Trial
+from jdnas.search.halving import Rung
+from jdnas.search.history import Trial, TrialState
 from jdnas.search.objective import Bar, Objective, costs_of
 from jdnas.search.workshop import Candidate, Cost, SearchTask, Workshop, json_data
 from jdnas.spec import DetectorSpec
@@ -29,11 +30,12 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """What a candidate is judged by, as plain data; `bar` is None where nothing is refused."""
+    """What a candidate is judged by, as plain data; `bar` is None where nothing is refused, `rung` where nothing is stopped early."""
 
     task: SearchTask
     objective: Objective
     bar: Bar | None = None
+    rung: Rung | None = None
 
 
 def attempt(
@@ -63,7 +65,7 @@ class _Work:
         self.costs: dict[str, float] = {}
         self.evaluating_since: float | None = None
 
-    def trial(self, state: Literal["complete", "refused", "failed"], now: float, **result: Any) -> Trial:
+    def trial(self, state: TrialState, now: float, **result: Any) -> Trial:
         """Close the books."""
         seconds = 0.0 if self.evaluating_since is None else now - self.evaluating_since
         overhead = now - self.started - seconds
@@ -83,13 +85,17 @@ def _attempt(work: _Work, bench: Bench, judge: Judge, clock: Clock) -> Trial:
     if refusal is not None:
         return work.trial("refused", clock(), reason=refusal)
     work.evaluating_since = clock()
-    outcome = bench.workshop.evaluate(candidate, work.student)
+    rung = judge.rung.of(judge.objective, work.costs) if judge.rung is not None and candidate.choice != "base" else None
+    outcome = bench.workshop.evaluate(candidate, work.student, rung)
+    early = None if rung is None or outcome.early_aps is None else rung.score(outcome.early_aps)
+    if outcome.stopped is not None:
+        return work.trial("stopped", clock(), images=outcome.images, reason=outcome.stopped, rung=early)
     metrics = json_data({key: dict(values) for key, values in outcome.metrics.items()})
     aps = _aps(metrics, work.costs)
     size, score = judge.objective.best(aps, work.costs)
     return work.trial(
         "complete", clock(), metrics=metrics, size=size, ap=aps[size], cost=work.costs[size], score=score,
-        images=outcome.images, files=dict(outcome.files),
+        images=outcome.images, files=dict(outcome.files), reason=outcome.note, rung=early,
     )  # fmt: skip
 
 

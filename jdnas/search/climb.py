@@ -9,6 +9,7 @@ from jdnas.errors import TrainingError
 from jdnas.search.attempt import Bench, Clock, Judge
 from jdnas.search.executors.base import Executor, Job
 from jdnas.search.executors.in_process import InProcess
+from jdnas.search.halving import rung_of
 from jdnas.search.history import History, Trial
 from jdnas.search.objective import Objective, bar_of, objective_for
 from jdnas.search.propose import first_candidate, propose
@@ -115,7 +116,8 @@ class _Climb:
     def _submit(self, candidate: Candidate, started: float) -> None:
         if self.on_start is not None:
             self.on_start(candidate, self.study.history)
-        judge = Judge(self.study.task, self.objective, bar_of(self.study.history, self.study.settings))
+        history, settings = self.study.history, self.study.settings
+        judge = Judge(self.study.task, self.objective, bar_of(history, settings), rung_of(history, settings))
         self.in_flight.add(candidate.number)
         self.executor.submit(Job(candidate, judge, started))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from jdnas.search.workshop import ActionData, Candidate, Choice
 from jdnas.spec import DetectorSpec
 
-TrialState = Literal["complete", "refused", "failed"]
+TrialState = Literal["complete", "refused", "stopped", "failed"]
 Pair = tuple[DetectorSpec, DetectorSpec]
 
 
@@ -19,7 +19,8 @@ class Trial:
 
     `costs` and `metrics` are per resolution (`size_key`); `size`, `ap`, `cost` and `score` belong to the best resolution and are None
     unless the trial is complete. `seconds` is training and evaluation, `overhead_seconds` all the rest. `student` is the candidate's
-    origin where its action failed. `reason` says why it was refused or failed.
+    origin where its action failed. `reason` says why it was refused, stopped or failed, or what was unusual about it. `rung` is its score
+    after the first epochs (`halving.Rung`), None where nobody looked.
     """
 
     candidate: Candidate
@@ -36,6 +37,7 @@ class Trial:
     images: int = 0
     files: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
+    rung: float | None = None
 
     @property
     def number(self) -> int:
@@ -83,7 +85,8 @@ class History:
     Equal pairs take one place in the ranking, held by the better of them, so that the list cannot fill with copies; equal scores rank
     by age. Trials stay in the order in which they finished, and adding one costs the same however many there are. What is in flight is
     announced by `expect`, so that it is not proposed twice. `best_aps` is the best AP so far per resolution, `generation` counts the
-    gains, `stale` the candidates since the last one (failed ones aside), `seconds` sums what all took.
+    gains, `stale` the candidates since the last one (failed ones aside), `seconds` sums what all took, `images` what all trained on;
+    `rung_scores` are their scores after the first epochs, ascending.
     """
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
@@ -95,6 +98,8 @@ class History:
         self.generation = 0
         self.stale = 0
         self.seconds = 0.0
+        self.images = 0
+        self.rung_scores: list[float] = []
         for trial in trials:
             self.add(trial)
 
@@ -104,6 +109,9 @@ class History:
             raise ValueError(f"candidate {trial.number} is in the history already")
         self._trials[trial.number] = trial
         self.seconds += trial.seconds + trial.overhead_seconds
+        self.images += trial.images
+        if trial.rung is not None:
+            insort(self.rung_scores, trial.rung)
         self.expect(trial.candidate)
         best = -self._ranking[0][0] if self._ranking else None
         if trial.score is not None:

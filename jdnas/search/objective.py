@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from jdnas.errors import ConfigError
-from jdnas.search.history import History
+from jdnas.search.history import History, Trial
 from jdnas.search.settings import SearchSettings
 from jdnas.search.workshop import Cost, SearchTask, SizeHW, size_hw_from_key, size_key
 from jdnas.spec import DetectorSpec
@@ -91,13 +91,39 @@ def bar_of(history: History, settings: SearchSettings) -> Bar | None:
     return Bar(worst, {size: min(1.0, ap + settings.optimistic_gain) for size, ap in history.best_aps.items()})
 
 
-def unmet_budget(history: History, objective: Objective) -> str | None:
-    """Say that nothing found meets the budget and what came closest; None when the best meets it."""
-    best = history.best()
-    if best.score is None or best.score >= 0:
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A budget, whether anything found meets it, and what comes closest: the best of those that do, or the one that misses by least."""
+
+    mode: Mode
+    limit: float
+    met: bool
+    candidate: int
+    size: str
+    ap: float
+    cost: float
+
+    def sentence(self, unit: str = "") -> str:
+        """Say what was found; `unit` is that of the cost."""
+        found = f"candidate {self.candidate} at {self.size}: cost {self.cost:.6g}{unit and ' ' + unit}, AP {self.ap:.3f}"
+        if self.mode == "max_cost":
+            limit = f"the cost limit {self.limit:.6g}{unit and ' ' + unit}"
+            return f"the best within {limit} is {found}" if self.met else f"nothing meets {limit}: the fastest found was {found}"
+        if self.met:
+            return f"the cheapest with AP {self.limit:g} or more is {found}"
+        return f"nothing reaches AP {self.limit:g}: the best found was {found}"
+
+    def to_dict(self, unit: str = "") -> dict[str, Any]:
+        """Return plain JSON data, with the sentence."""
+        return {**asdict(self), "sentence": self.sentence(unit)}
+
+
+def goal_of(best: Trial, settings: SearchSettings) -> Goal | None:
+    """Return what became of the search's budget, given the best that there is; None for a search without one."""
+    limit = settings.max_cost if settings.max_cost is not None else settings.min_ap
+    if limit is None:
         return None
-    if objective.max_cost is not None:
-        trial, key = min(((t, key) for t in history.complete for key in t.costs), key=lambda pair: pair[0].costs[pair[1]])
-        found = f"the fastest is candidate {trial.number} at {key}: cost {trial.costs[key]:.6g}, AP {trial.ap_at(key):.3f}"
-        return f"no candidate meets the cost limit {objective.max_cost:.6g}; {found}"
-    return f"no candidate reaches AP {objective.min_ap}; the best is candidate {best.number} at {best.size}: AP {best.ap:.3f}"
+    if best.score is None or best.size is None or best.ap is None or best.cost is None:
+        raise LookupError("the best candidate has no score")
+    mode: Mode = "min_ap" if settings.max_cost is None else "max_cost"
+    return Goal(mode, limit, best.score >= 0, best.number, best.size, best.ap, best.cost)

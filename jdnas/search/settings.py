@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from jdnas.settings import Settings
 
-BUDGETS = frozenset({"trials", "patience", "max_seconds", "max_failures"})
+BUDGETS = frozenset({"trials", "patience", "max_seconds", "max_failures", "polish_epochs", "database_wait_seconds"})
 
 
 class SearchSettings(Settings):
@@ -65,6 +65,28 @@ class SearchSettings(Settings):
     optimistic_gain: float = Field(default=0.05, ge=0)
     """What the optimistic AP adds to the best AP so far at the same resolution. More than any single change brings once the base is
     trained."""
+
+    stop_early: bool = True
+    """Evaluate a candidate after its first epochs and train it no further when it began worse than most others did. False is the paper's
+    algorithm. One look costs an evaluation per candidate, a stop saves the rest of its training."""
+
+    rung_epochs: float = Field(default=1.0, gt=0)
+    """When to look. One epoch of the paper's three: a third of the cost, and the learning rate has come down from its peak. A training
+    that is no longer than this is never looked at."""
+
+    stop_quantile: float = Field(default=0.25, gt=0, lt=1)
+    """Stop a candidate that is among this share of the worst at its look, of all before it. Successive halving keeps half or a third; a
+    quarter stops less, because a channel pruning begins low and still recovers."""
+
+    stop_after: int = Field(default=8, ge=1)
+    """Looks that must be on record before one of them stops a candidate, so that the quantile means something."""
+
+    polish_epochs: float = Field(default=0.0, ge=0)
+    """Train the student that leaves for so many epochs more, with the teacher of its pair. 0 is the paper's "no additional training". The
+    better of both by its score is delivered, and both are reported."""
+
+    database_wait_seconds: float = Field(default=600.0, ge=0)
+    """How long to wait for a study database that does not answer before giving up; finished candidates are safe all the while."""
 
     @model_validator(mode="after")
     def _one_goal(self) -> Self:

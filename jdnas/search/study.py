@@ -7,6 +7,7 @@ Proposals and results are system attributes of the trials, since they are long; 
 optuna-dashboard shows it. Proposing reads nothing back, so that a candidate costs the database the same however many there are.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,25 +18,30 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from jdnas.errors import CheckpointError
+from jdnas.passwords import without_passwords
 from jdnas.search.history import History, Trial, TrialState
+from jdnas.search.patient_storage import PatientStorage, Retry
 from jdnas.search.settings import SearchSettings
+from jdnas.search.study_url import engine_arguments, study_url
 from jdnas.search.workshop import Candidate, SearchTask
 from jdnas.spec import DetectorSpec
 
 STUDY_NAME = "jdnas"
-_LOCK_TIMEOUT_S = 60
+_READING_WAIT_S = 30.0
 _HEADER = "jdnas_search"
 _STATES: dict[TrialState, OptunaState] = {
     "complete": OptunaState.COMPLETE,
     "refused": OptunaState.PRUNED,
+    "stopped": OptunaState.PRUNED,
     "failed": OptunaState.FAIL,
 }
 _PROPOSED = ("parent", "generation", "choice", "action", "origin", "teacher", "seed", "parent_files", "known")
-_RESULT = ("student", "costs", "metrics", "size", "ap", "cost", "seconds", "overhead_seconds", "images", "files", "reason")
+_RESULT = (
+    "student", "costs", "metrics", "size", "ap", "cost", "seconds", "overhead_seconds", "images", "files", "reason", "rung", "state"
+)  # fmt: skip
 _COLUMNS = ("ap", "cost", "size", "reason")  # again one by one, for optuna-dashboard; each costs a transaction
 
 
@@ -68,11 +74,16 @@ class SearchStudy:
             self.history.add(trial)
 
     @classmethod
-    def open(cls, url: str, task: SearchTask, settings: SearchSettings, *, name: str = STUDY_NAME) -> Self:
-        """Begin a study, or take up the one there; a CheckpointError when its task or rules were others (budgets may change)."""
-        storage = _connect(url)
+    def open(
+        cls, url: str, task: SearchTask, settings: SearchSettings, *, name: str = STUDY_NAME, on_wait: Callable[[str], None] | None = None
+    ) -> Self:  # fmt: skip
+        """Begin a study, or take up the one there; a CheckpointError when its task or rules were others (budgets may change).
+
+        A database that does not answer later on is waited for; `on_wait` is told why.
+        """
+        storage = _connect(url, Retry(settings.database_wait_seconds, on_wait=on_wait))
         try:
-            return cls.attach(storage, task, settings, name=name, shown=_shown(url))
+            return cls.attach(storage, task, settings, name=name, shown=without_passwords(url))
         except BaseException:
             _disconnect(storage)
             raise
@@ -92,17 +103,17 @@ class SearchStudy:
     @classmethod
     def load(cls, url: str, *, name: str = STUDY_NAME) -> Self:
         """Read a study that is there, changing nothing, also while it runs; a CheckpointError when there is none."""
-        database = make_url(url)
-        if database.get_backend_name() == "sqlite" and not (database.database and Path(database.database).is_file()):
-            raise CheckpointError(f"there is no search study at {_shown(url)}; start one with: jdnas search")
-        storage = _connect(url)
+        database = study_url(url)
+        if database.get_backend_name() == "sqlite" and not Path((database.database or "").removeprefix("file:")).is_file():
+            raise CheckpointError(f"there is no search study at {without_passwords(url)}; start one with: jdnas search")
+        storage = _connect(url, Retry(_READING_WAIT_S))
         try:
             try:
                 header = _header(storage, name)
             except KeyError:
                 header = None
             if header is None:
-                raise CheckpointError(f"{_shown(url)} holds no search study {name!r}; start one with: jdnas search")
+                raise CheckpointError(f"{without_passwords(url)} holds no search study {name!r}; start one with: jdnas search")
             return cls(storage, name, SearchTask.from_dict(header["task"]), SearchSettings.model_validate(header["settings"]))
         except BaseException:
             _disconnect(storage)
@@ -127,6 +138,8 @@ class SearchStudy:
         trial_id = self._trial_ids[trial.number]
         result = {key: _plain(getattr(trial, key)) for key in _RESULT} | {"place": len(self.history)}
         self._storage.set_trial_system_attr(trial_id, "result", result)
+        if trial.rung is not None:
+            self._storage.set_trial_intermediate_value(trial_id, max(1, round(self.settings.rung_epochs)), trial.rung)
         for key in _COLUMNS:
             if (value := getattr(trial, key)) is not None:
                 self._storage.set_trial_user_attr(trial_id, key, value)
@@ -146,17 +159,14 @@ class SearchStudy:
         self.close()
 
 
-def _shown(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)
-
-
-def _connect(url: str) -> RDBStorage:
-    arguments = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+def _connect(url: str, retry: Retry) -> RDBStorage:
+    address = study_url(url)
     try:
-        return RDBStorage(url, engine_kwargs=arguments)
+        return PatientStorage(address.render_as_string(hide_password=False), engine_arguments(address), retry)
     except (SQLAlchemyError, StorageInternalError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"cannot open the search study at {_shown(url)}: {reason}") from error
+        cause = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
+        reason = without_passwords(str(cause).splitlines()[0])
+        raise CheckpointError(f"cannot open the search study at {without_passwords(url)}: {reason}") from error
 
 
 def _disconnect(storage: BaseStorage) -> None:
@@ -217,6 +227,6 @@ def _trial_from_frozen(candidate: Candidate, frozen: FrozenTrial) -> tuple[int, 
         return frozen.number, Trial(candidate, "failed", candidate.origin, reason="no result was stored")
     place, student = result.get("place", frozen.number), DetectorSpec.from_dict(result["student"])
     result = {key: value for key, value in result.items() if key != "place"} | {"student": student}
-    state = next(own for own, optunas in _STATES.items() if optunas == frozen.state)
+    known = next(own for own, optunas in _STATES.items() if optunas == frozen.state)
     score = frozen.value if frozen.state == OptunaState.COMPLETE else None
-    return place, Trial(**result, candidate=candidate, state=state, score=score)
+    return place, Trial(**({"state": known} | result), candidate=candidate, score=score)

@@ -90,11 +90,27 @@ class Outcome:
 
     `metrics` has one entry per resolution (`size_key`), each a JSON object with at least `ap` in [0, 1]; `images` counts the training
     images of this candidate alone; `files` names what was left behind, by role.
+    `early_aps` are its APs after the first epochs, where a `Rung` asked for them; `stopped` is the verdict that ended it there, without
+    further metrics. `note` is what was unusual about its training.
     """
 
     metrics: Mapping[str, Mapping[str, Any]]
     images: int
     files: Mapping[str, str] = field(default_factory=dict)
+    early_aps: Mapping[str, float] | None = None
+    stopped: str | None = None
+    note: str | None = None
+
+
+class EarlyLook(Protocol):
+    """What is asked of a candidate in its training (see `jdnas.search.halving.Rung`)."""
+
+    @property
+    def epochs(self) -> float:
+        """Epochs after which it is evaluated."""
+
+    def verdict(self, aps: Mapping[str, float]) -> str | None:
+        """Say why a candidate with these APs per `size_key` is to be stopped; None when it goes on."""
 
 
 class Workshop(Protocol):
@@ -109,5 +125,8 @@ class Workshop(Protocol):
     def evolve(self, candidate: Candidate) -> DetectorSpec:
         """Apply the candidate's action to its parent; the result may depend on the parent's weights."""
 
-    def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
-        """Inherit the parent's weights, train with the teacher and evaluate at every resolution; the base is only evaluated."""
+    def evaluate(self, candidate: Candidate, student: DetectorSpec, look: EarlyLook | None = None) -> Outcome:
+        """Inherit the parent's weights, train with the teacher and evaluate at every resolution; the base is only evaluated.
+
+        With a `look`, a training that is longer than its epochs is evaluated after them, and ended where the verdict says so.
+        """

@@ -1,6 +1,9 @@
 import pytest
 
 from jdnas.api.settings import Goals, nested, run_config
+from jdnas.config import dump
+from jdnas.durations import seconds_from_text
+from jdnas.errors import ConfigError
 
 
 def test_short_options_are_settings() -> None:
@@ -32,3 +35,33 @@ def test_what_is_named_counts_most(tmp_path) -> None:
     assert run_config({}, preset="quick", resumed=tmp_path).base == "r18"
     scheduled = run_config({}, schedule="1x", settings={"base_train.epochs": 2})
     assert (scheduled.base_train.decay, scheduled.base_train.epochs) == ("step", 2)
+
+
+def test_the_ends_of_a_search() -> None:
+    search = run_config({}, goals=Goals(budget="1h30m", patience=7, polish_epochs=2.0)).search
+    assert (search.max_seconds, search.patience, search.polish_epochs) == (5400.0, 7, 2.0)
+    assert run_config({}, goals=Goals(budget=60)).search.max_seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45s", 45), ("1.5h", 5400), ("1d 2h", 93600), ("2H", 7200)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert seconds_from_text(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "2 hours", "0h", "-2h", "2h3", "1.2.3h", "nan"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(ConfigError, match="a budget is a time such as 2h"):
+        seconds_from_text(text)
+
+
+def test_the_password_of_a_study_is_in_no_settings_that_are_written() -> None:
+    url = "postgresql://me:secret@host/db"
+    config = run_config({"study_url": url})
+    assert config.study_url == url
+    written = [dump(config), repr(config), str(config.model_dump(mode="json")), str(config.model_dump())]
+    assert not any("secret" in text for text in written) and "postgresql://me@host/db" in written[0]
+    with pytest.raises(ConfigError) as caught:
+        run_config({"study_url": [url]})
+    assert "secret" not in str(caught.value)

@@ -3,6 +3,7 @@ from pathlib import Path
 import yaml
 
 from jdnas.config import dump, resolve
+from jdnas.training.checkpoint import write_json
 
 NANO = Path(__file__).parents[1] / "pipeline" / "nano.yaml"
 
@@ -39,7 +40,12 @@ def test_resuming_with_another_base_is_refused(jdnas) -> None:
 
 def optimize_with(jdnas, monkeypatch, *arguments: object):
     taken = []
-    monkeypatch.setattr("jdnas.pipeline.optimize.optimize", lambda config, *_, **__: taken.append(config))
+
+    def done(config, run_dir, **_) -> None:
+        taken.append(config)
+        write_json(run_dir / "summary.json", {"search": {}})
+
+    monkeypatch.setattr("jdnas.pipeline.optimize.optimize", done)
     answer = jdnas("optimize", "--quiet", "--run-dir", "run", *arguments)
     assert answer.code == 0, answer.err
     return taken[0]

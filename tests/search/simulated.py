@@ -12,7 +12,7 @@ from jdnas.search.climb import run
 from jdnas.search.history import History, Trial
 from jdnas.search.settings import SearchSettings
 from jdnas.search.study import SearchStudy, sqlite_url
-from jdnas.search.workshop import ActionData, Candidate, Choice, Outcome, SearchTask, size_key
+from jdnas.search.workshop import ActionData, Candidate, Choice, EarlyLook, Outcome, SearchTask, size_key
 from jdnas.spec import DetectorSpec, Stage
 
 SMALL, LARGE = (96, 96), (128, 128)
@@ -71,7 +71,7 @@ class Simulator:
         inner = tuple(max(4, int(width * (1 - candidate.action["ratio"]))) for width in stage.inner)
         return spec.with_stage(index, replace(stage, inner=inner))
 
-    def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
+    def evaluate(self, candidate: Candidate, student: DetectorSpec, look: EarlyLook | None = None) -> Outcome:
         self.calls.append(f"evaluate {candidate.number}")
         time.sleep(self.seconds)
         if candidate.number in self.failing:
@@ -80,8 +80,12 @@ class Simulator:
         luck = noise(f"{candidate.seed} {student.key} {candidate.teacher.key}")
         learned = 0.3 * size_of(student) ** 0.05 + 0.02 * math.exp(-mismatch) + 0.01 * luck
         metrics = {size_key(size): {"ap": learned * (size[0] / 128) ** 0.2, "ap50": 0.9} for size in (SMALL, LARGE)}
+        early = None if look is None else {size: 0.8 * values["ap"] for size, values in metrics.items()}
+        if look is not None and early is not None and (verdict := look.verdict(early)):
+            return Outcome({}, 40, early_aps=early, stopped=verdict)
         lineage = hashlib.sha256(f"{candidate.parent_files.get('weights')} {candidate.action} {student.key}".encode()).hexdigest()
-        return Outcome(metrics, images=0 if candidate.choice == "base" else 100 + candidate.number, files={"weights": lineage[:12]})
+        images = 0 if candidate.choice == "base" else 100 + candidate.number
+        return Outcome(metrics, images, files={"weights": lineage[:12]}, early_aps=early)
 
 
 def trial(number: int, score: float, *, parent: int | None = None, kind: str | None = None, student: DetectorSpec | None = None) -> Trial:

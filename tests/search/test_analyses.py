@@ -4,6 +4,7 @@ import pytest
 
 from jdnas.search.analyses import capacities, counts, gains_by_change, operating_points, trace
 from jdnas.search.history import History, Trial
+from jdnas.search.points import Point
 from tests.search.simulated import resnet, size_of, trial
 
 
@@ -38,8 +39,8 @@ def test_trace(history: History) -> None:
 
 def test_counts(history: History) -> None:
     assert counts(history, k=2) == {
-        "proposed": 6, "evaluated": 4, "refused": 1, "failed": 1, "accepted": 3, "improved": 3,
-        "images": 210, "seconds": 14.0,
+        "proposed": 6, "evaluated": 4, "refused": 1, "stopped": 0, "failed": 1, "accepted": 3, "improved": 3,
+        "images": 210, "images_saved": {"refused": 0, "stopped": 0}, "seconds": 14.0,
     }  # fmt: skip
 
 
@@ -68,21 +69,7 @@ def test_capacities_follow_the_best_pair(history: History) -> None:
     assert {row["teacher"] for row in rows} == {48.0}
 
 
-def test_pareto_front() -> None:
-    points = {0: (0.3, 5.0), 1: (0.3, 4.0), 2: (0.4, 6.0), 3: (0.35, 6.5), 4: (0.1, 1.0), 5: (0.3, 4.0)}
-    history = History()
-    for number, (ap, cost) in points.items():
-        made = trial(number, ap, parent=0 if number else None, kind="a" if number else None)
-        history.add(replace(made, costs={"128x128": cost}))
-    rows = operating_points(history)
-    assert [row["number"] for row in rows if row["pareto"]] == [1, 2, 4]
-    assert all(row["chosen"] for row in rows)
-
-
 def test_every_resolution_is_an_operating_point() -> None:
     made = replace(trial(0, 0.3), costs={"128x128": 2.0, "96x96": 1.0}, metrics={"128x128": {"ap": 0.3}, "96x96": {"ap": 0.2}})
-    rows = operating_points(History([made]))
-    assert [(row["size"], row["ap"], row["cost"], row["chosen"], row["pareto"]) for row in rows] == [
-        ("128x128", 0.3, 2.0, True, True),
-        ("96x96", 0.2, 1.0, False, True),
-    ]
+    refused = replace(trial(1, 0.9, parent=0, kind="a"), state="refused", score=None, metrics={})
+    assert operating_points(History([made, refused])) == [Point(0, "128x128", 2.0, 0.3), Point(0, "96x96", 1.0, 0.2)]

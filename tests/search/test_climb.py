@@ -11,16 +11,16 @@ from sqlalchemy.engine import Engine
 from jdnas.errors import CheckpointError, TrainingError
 from jdnas.search.climb import run
 from jdnas.search.history import History, Trial
-from jdnas.search.objective import objective_for, unmet_budget
+from jdnas.search.objective import goal_of, objective_for
 from jdnas.search.settings import SearchSettings
 from jdnas.search.study import SearchStudy
-from jdnas.search.workshop import Candidate, Outcome
+from jdnas.search.workshop import Candidate, EarlyLook, Outcome
 from jdnas.spec import DetectorSpec
 from tests.search.simulated import LARGE, SMALL, TASK, Simulator, cost, size_of
 
 
 def new_study(**settings: object) -> SearchStudy:
-    rules = SearchSettings.model_validate({"trials": 40, "patience": 99, **settings})
+    rules = SearchSettings.model_validate({"trials": 40, "patience": 99, "stop_early": False, **settings})
     return SearchStudy.attach(InMemoryStorage(), TASK, rules, shown="memory")
 
 
@@ -95,15 +95,22 @@ def test_max_cost() -> None:
     assert best.cost is not None and best.cost <= limit
     within = [trial.ap_at(size) for trial in history.complete for size, price in trial.costs.items() if price <= limit]
     assert best.score == best.ap == max(within)
-    assert unmet_budget(history, objective_for(TASK, cost, study.settings)) is None
+    goal = goal_of(best, study.settings)
+    assert (
+        goal is not None
+        and goal.met
+        and goal.sentence("ms").startswith(f"the best within the cost limit {limit:.6g} ms is candidate {best.number}")
+    )
 
 
 def test_budget_that_nothing_meets() -> None:
     study = new_study(max_cost=1e-3)
     history = run(study, Simulator(), cost).history
     fastest = min(price for trial in history.complete for price in trial.costs.values())
-    message = unmet_budget(history, objective_for(TASK, cost, study.settings))
-    assert message is not None and f"cost {fastest:.6g}" in message
+    goal = goal_of(history.best(), study.settings)
+    assert goal is not None and not goal.met and goal.cost == fastest
+    assert goal.sentence("ms").startswith("nothing meets the cost limit 0.001 ms: the fastest found was candidate ")
+    assert f"cost {fastest:.6g} ms, AP {history.best().ap:.3f}" in goal.sentence("ms")
 
 
 def test_min_ap() -> None:
@@ -111,6 +118,8 @@ def test_min_ap() -> None:
     history = run(study, Simulator(), cost).history
     above = [price for t in history.complete for size, price in t.costs.items() if t.ap_at(size) >= 0.3]
     assert history.best().cost == min(above) and (history.best().ap or 0) >= 0.3
+    goal = goal_of(history.best(), study.settings)
+    assert goal is not None and goal.met and goal.sentence().startswith("the cheapest with AP 0.3 or more is candidate ")
 
 
 @pytest.mark.parametrize(
@@ -154,8 +163,8 @@ class Careless(Simulator):
         super().__init__()
         self.wrong = metrics
 
-    def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
-        outcome = super().evaluate(candidate, student)
+    def evaluate(self, candidate: Candidate, student: DetectorSpec, look: EarlyLook | None = None) -> Outcome:
+        outcome = super().evaluate(candidate, student, look)
         return replace(outcome, metrics=self.wrong) if candidate.number == 2 else outcome
 
 
@@ -242,7 +251,7 @@ def test_the_database_does_the_same_work_for_every_candidate() -> None:
 
     event.listen(Engine, "before_cursor_execute", count)
     try:
-        with SearchStudy.open("sqlite://", TASK, SearchSettings(trials=30, patience=1000, refuse=False)) as study:
+        with SearchStudy.open("sqlite://", TASK, SearchSettings(trials=30, patience=1000, refuse=False, stop_early=False)) as study:
             run(study, Simulator(), cost, on_finish=lambda *_: statements.append(0))
     finally:
         event.remove(Engine, "before_cursor_execute", count)

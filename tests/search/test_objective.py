@@ -5,7 +5,7 @@ import pytest
 
 from jdnas.errors import ConfigError
 from jdnas.search.history import History, Trial
-from jdnas.search.objective import Bar, Objective, bar_of, costs_of, objective_for, unmet_budget
+from jdnas.search.objective import Bar, Objective, bar_of, costs_of, goal_of, objective_for
 from jdnas.search.settings import SearchSettings
 from tests.search.simulated import LARGE, SMALL, TASK, cost, trial
 
@@ -89,18 +89,28 @@ def test_bar_is_the_last_of_a_full_list() -> None:
     assert bar_of(history, settings) == Bar(0.5, {"128x128": 1.0})
 
 
-def test_unmet_budget_names_what_came_closest() -> None:
+def test_a_goal_names_what_came_closest() -> None:
     tight, history = Objective(10.0, LARGE, max_cost=0.5), History()
     for given in (trial(0, 0.3), trial(1, 0.2, parent=0)):
         score = tight.score(given.ap_at("128x128"), 1.0 - 0.1 * given.number, LARGE)
         history.add(_priced(given, 1.0 - 0.1 * given.number, score))
+    missed = goal_of(history.best(), SearchSettings(max_cost=0.5))
+    assert missed is not None and not missed.met
     assert (
-        unmet_budget(history, tight) == "no candidate meets the cost limit 0.5; the fastest is candidate 1 at 128x128: cost 0.9, AP 0.200"
+        missed.sentence("ms") == "nothing meets the cost limit 0.5 ms: the fastest found was candidate 1 at 128x128: cost 0.9 ms, AP 0.200"
     )
     strict = Objective(10.0, LARGE, min_ap=0.9)
-    history = History([_priced(trial(0, 0.3), 1.0, strict.score(0.3, 1.0, LARGE))])
-    assert unmet_budget(history, strict) == "no candidate reaches AP 0.9; the best is candidate 0 at 128x128: AP 0.300"
-    assert unmet_budget(History([trial(0, 0.3)]), strict) is None
+    missed = goal_of(_priced(trial(0, 0.3), 1.0, strict.score(0.3, 1.0, LARGE)), SearchSettings(min_ap=0.9))
+    assert missed is not None and not missed.met
+    assert missed.sentence() == "nothing reaches AP 0.9: the best found was candidate 0 at 128x128: cost 1, AP 0.300"
+
+
+def test_a_goal_that_is_met() -> None:
+    easy = Objective(10.0, LARGE, min_ap=0.2)
+    met = goal_of(_priced(trial(4, 0.3), 2.0, easy.score(0.3, 2.0, LARGE)), SearchSettings(min_ap=0.2))
+    assert met is not None and met.met
+    assert met.sentence() == "the cheapest with AP 0.2 or more is candidate 4 at 128x128: cost 2, AP 0.300"
+    assert goal_of(trial(0, 0.3), SearchSettings()) is None
 
 
 def _priced(given: Trial, price: float, score: float) -> Trial:

@@ -16,7 +16,8 @@ from tests.search.simulated import SLOW, TASK, Simulator, cost, essence
 
 ROOT = Path(__file__).parents[2]
 WRITES = (
-    "create_new_trial", "set_trial_system_attr", "set_trial_user_attr", "set_trial_state_values", "set_study_user_attr", "create_new_study"
+    "create_new_trial", "set_trial_system_attr", "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values",
+    "set_study_user_attr", "create_new_study",
 )  # fmt: skip
 WORK = ("sample_action", "mutate_teacher", "evolve", "evaluate")
 
@@ -51,7 +52,7 @@ class Guillotine:
 
 
 def finish(storage: BaseStorage | str, trials: int = 8, simulator: Simulator | None = None) -> list[Trial]:
-    settings = SearchSettings(trials=trials, seed=3, patience=1000, k=1, optimistic_gain=0.0)
+    settings = SearchSettings(trials=trials, seed=3, patience=1000, k=1, optimistic_gain=0.0, stop_after=2, stop_quantile=0.6)
     if isinstance(storage, str):
         with SearchStudy.open(storage, TASK, settings) as study:
             return essence(run(study, simulator or Simulator(), cost).history)
@@ -61,7 +62,7 @@ def finish(storage: BaseStorage | str, trials: int = 8, simulator: Simulator | N
 def test_killed_at_every_point_the_trace_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     guillotine = Guillotine(monkeypatch)
     undisturbed = finish(InMemoryStorage())
-    assert {trial.state for trial in undisturbed} == {"complete", "refused"}
+    assert {trial.state for trial in undisturbed} == {"complete", "refused", "stopped"}
     points = guillotine.calls
     assert points > 100
     for fatal in range(1, points + 1):

@@ -30,7 +30,7 @@ def test_history_reads_back_as_it_was(study: SearchStudy, url: str) -> None:
     run(study, Simulator(failing={1: MemoryError("full")}), cost)
     with SearchStudy.load(url) as loaded:
         assert list(loaded.history) == list(study.history)
-        assert {trial.state for trial in loaded.history} == {"complete", "refused", "failed"}
+        assert {trial.state for trial in loaded.history} == {"complete", "refused", "stopped", "failed"}
         assert (loaded.task, loaded.settings, loaded.running) == (TASK, SETTINGS, [])
 
 

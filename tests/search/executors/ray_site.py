@@ -9,7 +9,7 @@ import ray
 
 from jdnas.errors import MissingExtraError, TrainingError
 from jdnas.search.attempt import Bench
-from jdnas.search.workshop import Candidate, Outcome
+from jdnas.search.workshop import Candidate, EarlyLook, Outcome
 from jdnas.spec import DetectorSpec
 from tests.search.simulated import Simulator, cost
 
@@ -18,10 +18,10 @@ from tests.search.simulated import Simulator, cost
 class NotingSimulator(Simulator):
     folder: str = ""
 
-    def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
+    def evaluate(self, candidate: Candidate, student: DetectorSpec, look: EarlyLook | None = None) -> Outcome:
         note = Path(self.folder) / f"{candidate.number:04d}.{os.getpid()}.{ray.get_runtime_context().get_node_id()}"
         note.with_suffix(note.suffix + ".begun").touch()
-        outcome = super().evaluate(candidate, student)
+        outcome = super().evaluate(candidate, student, look)
         note.with_suffix(note.suffix + ".done").touch()
         return outcome
 
@@ -48,10 +48,10 @@ class SimulatedSite:
 class Fatal(NotingSimulator):
     fatal: set[int] | None = None
 
-    def evaluate(self, candidate: Candidate, student: DetectorSpec) -> Outcome:
+    def evaluate(self, candidate: Candidate, student: DetectorSpec, look: EarlyLook | None = None) -> Outcome:
         if self.fatal and candidate.number in self.fatal:
             os._exit(1)
-        return super().evaluate(candidate, student)
+        return super().evaluate(candidate, student, look)
 
 
 @dataclass(frozen=True)

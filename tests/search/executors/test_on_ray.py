@@ -25,7 +25,7 @@ ray = pytest.importorskip("ray", reason="needs Ray: pip install 'jdnas[ray]'")
 from tests.search.executors.ray_site import LackingSite, SimulatedSite  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = SearchSettings(trials=12, patience=1000, seed=7, refuse=False)
+SETTINGS = SearchSettings(trials=12, patience=1000, seed=7, refuse=False, stop_early=False)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,102 @@
+"""The polish phase on a tiny run, and what the job reports of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from jdnas.models.complexity import multiply_adds
+from jdnas.pipeline import polish as module
+from jdnas.pipeline.polish import polish
+from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.search import search_objective
+from jdnas.search.attempt import Bench, Judge, attempt
+from jdnas.search.history import Trial
+from jdnas.training.checkpoint import load_detector
+from tests.pipeline.conftest import jdnas
+from tests.pipeline.tiny import Tiny, make_tiny
+
+
+def cost(spec, size_hw) -> float:
+    return float(multiply_adds(spec, size_hw))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    return make_tiny(tmp_path / "run", "search.polish_epochs=1.0")
+
+
+def progress() -> JobProgress:
+    return JobProgress(Console(quiet=True), 1.0, quiet=True)
+
+
+def winner(tiny: Tiny) -> Trial:
+    judge = Judge(tiny.task, search_objective(tiny.context, cost))
+    return attempt(tiny.pruned(), Bench(tiny.workshop, cost), judge)
+
+
+def test_without_epochs_the_student_stays_as_it_is(tmp_path: Path) -> None:
+    plain = make_tiny(tmp_path / "run")
+    student = winner(plain)
+    state = load_detector(plain.context.folder.candidate(1))[1]
+    final = polish(plain.context, plain.pool, student, state, search_objective(plain.context, cost), progress(), 1.0)
+    assert final.trial is student and final.state is state and final.polish is None and final.images == 0
+    assert not plain.context.folder.polished.parent.exists()
+
+
+@pytest.mark.parametrize("ap", [0.0, 0.9])
+def test_the_better_one_leaves_and_both_are_reported(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, ap: float) -> None:
+    """The student has AP 0.5 for the purpose; its polished weights are made to have less, or more."""
+    student = winner(tiny)
+    metrics = {size: values | {"ap": 0.5} for size, values in student.metrics.items()}
+    objective = search_objective(tiny.context, cost)
+    size, score = objective.best(dict.fromkeys(metrics, 0.5), student.costs)
+    student = replace(student, metrics=metrics, ap=0.5, size=size, cost=student.costs[size], score=score)
+    genuine = module.metrics_of
+    monkeypatch.setattr(module, "metrics_of", lambda *a: {size: values | {"ap": ap} for size, values in genuine(*a).items()})
+    state = load_detector(tiny.context.folder.candidate(1))[1]
+    final = polish(tiny.context, tiny.pool, student, state, objective, progress(), 1.0)
+    assert final.polish is not None
+    assert final.polish["unpolished"] == {"ap": 0.5, "size": size, "cost": student.cost, "score": score}
+    assert final.polish["polished"]["ap"] == ap and final.polish["images"] == 12
+    if ap:
+        assert (final.polish["delivered"], final.images, final.trial.ap) == ("polished", 12, 0.9)
+        assert any(not torch.equal(final.state[name], tensor) for name, tensor in state.items())
+    else:
+        assert (final.polish["delivered"], final.images, final.trial) == ("unpolished", 0, student)
+        assert final.state is state
+
+
+def test_it_is_done_once_for_a_student_and_a_length(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    student, objective = winner(tiny), search_objective(tiny.context, cost)
+    state = load_detector(tiny.context.folder.candidate(1))[1]
+    polish(tiny.context, tiny.pool, student, state, objective, progress(), 1.0)
+    stem, trainings = tiny.context.folder.polished, []
+    kept = stem.with_suffix(".safetensors").read_bytes()
+    genuine = module.train_candidate
+    monkeypatch.setattr(module, "train_candidate", lambda *a, **k: trainings.append(1) or genuine(*a, **k))
+    polish(tiny.context, tiny.pool, student, state, objective, progress(), 1.0)
+    assert trainings == [] and stem.with_suffix(".safetensors").read_bytes() == kept
+    other = replace(student, candidate=replace(student.candidate, number=2))
+    polish(tiny.context, tiny.pool, other, state, objective, progress(), 1.0)
+    assert trainings == [1] and not list(stem.parent.glob("*.partial*"))
+
+
+@pytest.mark.slow
+def test_optimize_reports_both_and_gives_the_control_as_many_images(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    make_tiny(folder)
+    code, out, err = jdnas("optimize", "--run-dir", folder, "--resume", "--trials", 1, "--polish-epochs", 2)
+    assert code == 0, out + err
+    summary = json.loads((folder / "summary.json").read_text())
+    record = summary["student"]["polish"]
+    assert "polished: AP" in " ".join(out.split()) and record["epochs"] == 2
+    delivered = record[record["delivered"]]
+    assert (summary["student"]["ap"], summary["student"]["score"]) == (delivered["ap"], delivered["score"])
+    assert delivered["score"] == max(record["polished"]["score"], record["unpolished"]["score"])
+    own = 24 if record["delivered"] == "polished" else 0
+    assert summary["control"]["extra_images"] == own + (8 if summary["student"]["trial"] else 0)
+    assert "Polishing for 2.0 epochs" in (folder / "report.html").read_text()
