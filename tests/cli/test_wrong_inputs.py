@@ -156,7 +156,10 @@ def test_full_disk(jdnas, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("jdnas.pipeline.optimize.optimize", full)
     answer = jdnas("optimize", "--run-dir", RUN)
-    assert answer.code == 1 and answer.err == "error: No space left on device: run/base/base.safetensors\n"
+    assert answer.code == 1 and answer.err == (
+        "error: no space left on the device for run/base/base.safetensors; nothing that was finished is lost. Make room and continue with: "
+        f"jdnas optimize --run-dir {RUN} --resume\n"
+    )
 
 
 def test_interrupt(jdnas, monkeypatch: pytest.MonkeyPatch) -> None:
