@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from provenance import ROOT
-from small_setting import fresh_state, kept, publish, small_context, spread, training
+from small_setting import kept, publish, small_context, training
 
 from jdnas.distill.settings import DistillSettings
-from jdnas.distill.teacher import Teacher
-from jdnas.models.bound import materialize
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline.context import Context
-from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.presets import preset, scale_backbone
+from jdnas.reproduce.distilling import fresh_state, train_student
+from jdnas.reproduce.records import spread, trained
 from jdnas.spec import DetectorSpec
-from jdnas.training.checkpoint import has_detector, load_detector, save_detector
-from jdnas.training.loop import Resume
 
 OURS = DistillSettings(feature=0.0005, localization=0.1, normalize_features=True)  # as in the quick preset
 METHODS: dict[str, DistillSettings | None] = {
@@ -46,32 +43,18 @@ def teacher_spec(student: DetectorSpec) -> DetectorSpec:
 
 def ensure_teacher(context: Context, work: Path, epochs: float) -> tuple[DetectorSpec, dict[str, Any]]:
     """Train the teacher once."""
-    spec, stem = teacher_spec(context.base_spec), work / "teacher"
-    if not has_detector(stem):
-        resume = Resume(work / "teacher.partial.safetensors", 20.0)
-        state, report = train_detector(context, spec, fresh_state(spec, 99), training(epochs, lr=0.001), seed=99, resume=resume)
-        metrics = evaluate_detector(context, spec, state, context.base_size_hw)
-        save_detector(stem, spec, state, {"images": report.images, "ap": metrics.ap, "ap50": metrics.ap50})
-        print("teacher", metrics.ap, flush=True)
-    _, _, meta = load_detector(stem)
-    return spec, {**meta, "gmac": multiply_adds(spec, context.base_size_hw) / 1e9}
+    spec = teacher_spec(context.base_spec)
+    _, meta = trained(context, work / "teacher", spec, lambda: fresh_state(spec, 99), training(epochs, lr=0.001), seed=99)
+    return spec, {**{key: meta[key] for key in ("images", "ap", "ap50")}, "gmac": multiply_adds(spec, context.base_size_hw) / 1e9}
 
 
 def train_one(context: Context, work: Path, method: str, seed: int, epochs: float) -> dict[str, Any]:
     """Train the student from scratch by one method."""
-    spec, distill = context.base_spec, METHODS[method]
-    teacher = None
-    if distill is not None:
-        its, weights, _ = load_detector(work / "teacher")
-        teacher = Teacher.fixed(materialize(its, weights), spec)
-    resume = Resume(work / f"{file_name(method, seed)}.partial.safetensors", 20.0)
-    state, report = train_detector(
-        context, spec, fresh_state(spec, seed), training(epochs), seed=seed, teacher=teacher, distill=distill, resume=resume
-    )
-    metrics = evaluate_detector(context, spec, state, context.base_size_hw)
-    resume.path.unlink(missing_ok=True)
-    return {"method": method, "seed": seed, "images": report.images, "skipped": report.skipped, "seconds": round(report.seconds, 1),
-            "ap": metrics.ap, "ap50": metrics.ap50, "ap75": metrics.ap75, "curve": report.curve}  # fmt: skip
+    spec, stem = context.base_spec, work / f"net_{file_name(method, seed)}"
+    return train_student(
+        context, stem, lambda: fresh_state(spec, seed), training(epochs), teacher=work / "teacher", method=method,
+        distill=METHODS[method], seed=seed,
+    )  # fmt: skip
 
 
 def file_name(method: str, seed: int) -> str:

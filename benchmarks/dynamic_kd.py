@@ -8,42 +8,29 @@ Every round is kept in --work, and a later call goes on from there.
 """
 
 import argparse
-import random
 from pathlib import Path
 from typing import Any
 
 from provenance import ROOT
-from small_setting import publish, small_context, spread, training
+from small_setting import publish, small_context, training
 
 from jdnas.distill.settings import DistillSettings
-from jdnas.distill.teacher import Teacher
 from jdnas.pipeline.context import Context
-from jdnas.pipeline.detector_training import evaluate_detector
-from jdnas.pipeline.distillation import Student, read_student, train_in_rounds
-from jdnas.pipeline.pool import calibration_of, teacher_of
-from jdnas.teacher.names import describe_subnet
+from jdnas.pipeline.distillation import Student, read_student
+from jdnas.reproduce.dynamic import ARMS, ends, train_arm
+from jdnas.reproduce.records import spread
 from jdnas.teacher.pool import TeacherPool, load_pool
 from jdnas.training.checkpoint import write_json
 
 DISTILL = DistillSettings(feature=0.0005, localization=0.1, normalize_features=True)  # as in the quick preset
-ARMS = ("none", "conventional", "dynamic")
 
 
 def run_arm(context: Context, pool: TeacherPool, student: Student, arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one student in rounds and return its AP after each."""
-
-    def teacher_of_round(index: int) -> tuple[str, Teacher]:
-        dynamic = arm == "dynamic"
-        spec = pool.space.sample(random.Random(f"{seed}/{index}")) if dynamic else pool.space.largest
-        return describe_subnet(pool.space, spec), teacher_of(context, pool, spec, student.spec)
-
-    stem = options.work / f"{arm}_{seed}"
-    _, rounds = train_in_rounds(
-        context, student, training(options.epochs, options.lr), DISTILL, rounds=options.rounds, seed=seed, stem=stem,
-        teacher_of_round=None if arm == "none" else teacher_of_round, on_round=lambda r: print(arm, seed, r["metrics"]["ap"], flush=True),
-    )  # fmt: skip
-    return {"arm": arm, "seed": seed, "images_per_round": rounds[0]["images"], "teachers": [r["teacher"] for r in rounds],
-            "skipped_steps": sum(r["skipped_steps"] for r in rounds), "ap": [r["metrics"]["ap"] for r in rounds]}  # fmt: skip
+    train, stem = training(options.epochs, options.lr), options.work / f"{arm}_{seed}"
+    record = train_arm(context, pool, student, arm, train, DISTILL, rounds=options.rounds, seed=seed, stem=stem)
+    print(arm, seed, record["ap"], flush=True)
+    return record
 
 
 def figure(table: dict[str, Any]) -> str:
@@ -81,10 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     context = small_context(options.work)
     pool, (student, _) = load_pool(options.pool, context.train.classes), read_student(options.student)
-    size = context.base_size_hw
-    start = evaluate_detector(context, student.spec, student.state, size).ap
-    largest = pool.extract(pool.space.largest, calibration_of(context, pool, size), context.device)
-    about = {"student": {"ap": start}, "largest_teacher": {"ap": evaluate_detector(context, largest.spec, largest.state_dict(), size).ap}}
+    about = ends(context, pool, student)
     runs: list[dict[str, Any]] = []
     for seed in options.seeds:
         for arm in ARMS:

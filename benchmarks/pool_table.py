@@ -18,21 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from provenance import ROOT
-from small_setting import LABEL, fresh_state, kept, publish, small_context, spread, training
+from small_setting import LABEL, kept, publish, small_context, training
 
 from jdnas.distill.settings import DistillSettings
 from jdnas.models.complexity import multiply_adds
-from jdnas.models.weights import State, cut, grow
+from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
-from jdnas.pipeline.detector_training import evaluate_detector, train_detector
-from jdnas.pipeline.pool import calibration_of
+from jdnas.reproduce.distilling import fresh_state
+from jdnas.reproduce.records import spread, trained
+from jdnas.reproduce.teachers import lone_record, pool_once, subnet_aps
 from jdnas.teacher.names import subnet_from_text
-from jdnas.teacher.pool import TeacherPool
 from jdnas.teacher.settings import PhaseSettings, PoolSettings
-from jdnas.teacher.shrink import train_pool
 from jdnas.teacher.space import SubnetSpace, make_space
-from jdnas.training.checkpoint import has_detector, load_detector, save_detector
-from jdnas.training.loop import Resume
+from jdnas.training.checkpoint import load_detector
 
 WIDTHS = (1.0, 1.25, 1.5)
 SUBNETS = ("smallest", "middle", "largest")
@@ -56,58 +54,27 @@ def pool_settings(recipe: str, epochs: float, lr: float) -> PoolSettings:
 
 def ensure_base(context: Context, work: Path, epochs: float) -> tuple[State, dict[str, Any]]:
     """Return the detector that everything grows from: the one that was given, or one that is trained once."""
-    spec, stem = context.base_spec, work / "base"
     if context.config.weights is not None:
         _, state, meta = load_detector(Path(context.config.weights).with_suffix(""))
         return state, {"images": meta.get("images"), "ap": meta["metrics"]["ap"], "ap50": meta["metrics"]["ap50"]}
-    if not has_detector(stem):
-        resume = Resume(work / "base.partial.safetensors", 20.0)
-        state, report = train_detector(context, spec, fresh_state(spec, 0), training(epochs), seed=77, resume=resume)
-        metrics = evaluate_detector(context, spec, state, context.base_size_hw)
-        save_detector(stem, spec, state, {"images": report.images, "ap": metrics.ap, "ap50": metrics.ap50})
-    _, state, meta = load_detector(stem)
-    return state, meta
+    spec = context.base_spec
+    state, meta = trained(context, work / "base", spec, lambda: fresh_state(spec, 0), training(epochs), seed=77)
+    return state, {key: meta[key] for key in ("images", "ap", "ap50")}
 
 
 def train_one_pool(context: Context, base: State, work: Path, recipe: str, seed: int, epochs: float, lr: float) -> dict[str, Any]:
     """Train a pool and evaluate its three subnets, before and after recalibration."""
-    settings = pool_settings(recipe, epochs, lr)
-    space = make_space(context.base_spec, settings)
     folder = work / f"pool_{name_of(recipe)}_{seed}"
-    state, reports = train_pool(
-        grow(base, context.base_spec, space.largest, seed=seed), space, settings, DISTILL, images=len(context.train.records),
-        batches=lambda of, step: context.train_batches(settings.train, of, step), device=context.device, seed=seed, folder=folder,
-    )  # fmt: skip
-    pool = TeacherPool(space, state, context.train.classes)
-    pool.save(folder / "pool", {})
-    size, found = context.base_size_hw, {}
-    for name in SUBNETS:
-        spec = subnet_from_text(space, name)
-        before = evaluate_detector(context, spec, cut(state, spec), size)
-        after = evaluate_detector(context, spec, pool.extract(spec, calibration_of(context, pool, size), context.device).state_dict(), size)
-        found[name] = {"ap_before": before.ap, "ap": after.ap, "ap50": after.ap50}
-    visits: dict[str, int] = {}
-    for report in reports:
-        for name, count in report.visited.items():
-            visits[name] = visits.get(name, 0) + count
-    return {
-        "kind": "pool", "recipe": recipe, "seed": seed, "images": sum(r.images for r in reports), "subnets": found, "visits": visits,
-        "skipped": sum(r.skipped for r in reports), "seconds": round(sum(r.seconds for r in reports), 1),
-    }  # fmt: skip
+    pool, known = pool_once(context, base, pool_settings(recipe, epochs, lr), DISTILL, folder, seed=seed)
+    found = {name: subnet_aps(context, pool, name, ()) for name in SUBNETS}
+    return {"kind": "pool", "recipe": recipe, "seed": seed, "subnets": found, **known}
 
 
 def train_alone(
     context: Context, base: State, work: Path, space: SubnetSpace, name: str, seed: int, epochs: float, lr: float
 ) -> dict[str, Any]:  # fmt: skip
     """Train one net alone."""
-    spec = subnet_from_text(space, name)
-    start = grow(base, context.base_spec, spec, seed=seed)
-    resume = Resume(work / f"alone_{name}_{seed}.partial.safetensors", 20.0)
-    state, report = train_detector(context, spec, start, training(epochs, lr), seed=seed, resume=resume)
-    metrics = evaluate_detector(context, spec, state, context.base_size_hw)
-    resume.path.unlink(missing_ok=True)
-    return {"kind": "alone", "subnet": name, "seed": seed, "images": report.images, "ap": metrics.ap, "ap50": metrics.ap50,
-            "skipped": report.skipped, "seconds": round(report.seconds, 1)}  # fmt: skip
+    return lone_record(context, base, space, name, training(epochs, lr), work / f"net_{name}_{seed}", seed=seed)
 
 
 def name_of(recipe: str) -> str:

@@ -8,92 +8,40 @@ Pruning does not depend on the seed, which decides the order, augmentation and s
 
 import argparse
 import json
-import time
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from provenance import ROOT, provenance
 from torch_pruning_peer import prune_to
 
 from jdnas.config import parse_overrides, resolve
-from jdnas.models.complexity import backbone_multiply_adds, multiply_adds, parameters
+from jdnas.models.complexity import multiply_adds
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
-from jdnas.pipeline.detector_training import evaluate_detector, train_detector
-from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.pipeline.prune import open_detector
+from jdnas.reproduce.pruning import averages, by_gamma, figures, prune_and_tune
 from jdnas.spec import DetectorSpec
-from jdnas.student.actions import Action
-from jdnas.student.inherit import decide, transform
-from jdnas.training.checkpoint import has_detector, load_detector, read_json, save_detector, write_json
-from jdnas.training.loop import Resume
-from jdnas.training.schedule import steps_of
+from jdnas.training.checkpoint import read_json, write_json
 
 RATIOS = (0.1, 0.2, 0.3)
 
 
-def pruned(context: Context, state: State, method: str, ratio: float, stem: Path) -> tuple[State, DetectorSpec, dict[str, Any]]:
-    """Prune with one of the methods and evaluate before any training; what comes out is kept at `stem` for all seeds.
-
-    Torch-Pruning's share of channels is the one that gives the multiply-adds of ours. Both get fresh norm statistics alike.
-    """
-    if has_detector(stem):
-        spec, smaller, meta = load_detector(stem)
-        return smaller, spec, meta
-    spec, rules, size_hw = context.base_spec, context.config.action_rules(context.base_spec), context.base_size_hw
-    smaller, target = state, spec
-    if ratio:
-        decision = decide(state, spec, Action("prune_channels", ratio=ratio), rules)
-        smaller, target = transform(state, decision), decision.target
-        if method == "torch-pruning":
-            smaller, target = prune_to(spec, state, multiply_adds(target, size_hw), size_hw, round_to=rules.width_step)
-    raw = evaluate_detector(context, target, smaller, size_hw)
-    smaller = with_fresh_statistics(context, target, smaller) if ratio else smaller
-    metrics = evaluate_detector(context, target, smaller, size_hw)
-    meta = {"ap_inherited_statistics": raw.ap, "ap_before": metrics.ap, "ap50_before": metrics.ap50}
-    save_detector(stem, target, smaller, meta)
-    return smaller, target, meta
+def by_torch_pruning(context: Context, state: State, ratio: float) -> tuple[State, DetectorSpec]:
+    """Prune with Torch-Pruning; its share of channels is the one that gives the multiply-adds of ours."""
+    goal = multiply_adds(by_gamma(context, state, ratio)[1], context.base_size_hw)
+    step = context.config.action_rules(context.base_spec).width_step
+    return prune_to(context.base_spec, state, goal, context.base_size_hw, round_to=step)
 
 
-def figures(context: Context, spec: DetectorSpec) -> dict[str, Any]:
-    size = context.base_size_hw
-    return {
-        "flops_g": multiply_adds(spec, size) / 1e9, "backbone_flops_g": backbone_multiply_adds(spec, size) / 1e9,
-        "params_m": parameters(spec) / 1e6,
-    }  # fmt: skip
+PRUNERS = {"jdnas": by_gamma, "torch-pruning": by_torch_pruning}
 
 
 def train_one(context: Context, state: State, method: str, ratio: float, seed: int, epochs: float, stem: Path) -> dict[str, Any]:
     """Prune, evaluate, fine-tune, evaluate."""
-    smaller, spec, before = pruned(context, state, method, ratio, stem.with_name(f"{method}_{100 * ratio:.0f}_pruned"))
-    train = context.config.candidate_train
-    resume = Resume(stem.with_suffix(".partial.safetensors"), 30.0)
-    steps, started = steps_of(epochs, len(context.train.records), train.batch), time.monotonic()
-    tuned, report = train_detector(context, spec, smaller, train, seed=seed, steps=steps, resume=resume)
-    after = evaluate_detector(context, spec, tuned, context.base_size_hw)
-    result = {
-        "method": method, "ratio": ratio, "seed": seed, "images": report.images, "seconds": round(time.monotonic() - started, 1),
-        "skipped": report.skipped, "ap": after.ap, "ap50": after.ap50,
-        **before, **figures(context, spec), "spec": spec.to_dict(),
-    }  # fmt: skip
+    result = prune_and_tune(context, state, PRUNERS[method], method, ratio, seed, epochs, stem)
     write_json(stem.with_suffix(".json"), result)
-    resume.path.unlink(missing_ok=True)
     return result
-
-
-def rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average over the seeds that every row of a ratio has."""
-    table = []
-    for method, ratio in dict.fromkeys((r["method"], r["ratio"]) for r in sorted(results, key=lambda r: (r["ratio"], r["method"]))):
-        runs = [r for r in results if (r["method"], r["ratio"]) == (method, ratio)]
-        spread = {key: stdev([r[key] for r in runs]) if len(runs) > 1 else None for key in ("ap", "ap50")}
-        seeds = sorted(r["seed"] for r in runs)
-        table.append(
-            {"method": method, "ratio": ratio, "seeds": seeds, "ap_stdev": spread["ap"], "ap50_stdev": spread["ap50"]}
-            | {key: mean(r[key] for r in runs) for key in ("flops_g", "backbone_flops_g", "params_m", "ap_before", "ap", "ap50")}
-        )  # fmt: skip
-    return table
 
 
 def markdown(table: list[dict[str, Any]]) -> str:
@@ -109,7 +57,7 @@ def markdown(table: list[dict[str, Any]]) -> str:
 
 def write(out: Path, arguments: argparse.Namespace, context: Context, base: dict[str, Any], results: list[dict[str, Any]]) -> None:
     """Write the record of all runs so far."""
-    config, table = context.config, rows(results)
+    config, table = context.config, averages(results)
     ours, theirs = (
         {(r["ratio"], r["seed"]): r["ap"] for r in results if r["method"] == m and r["ratio"]} for m in ("jdnas", "torch-pruning")
     )
@@ -162,7 +110,7 @@ def main() -> None:
                 print(f"{method} {ratio} seed {seed}: AP {last['ap_before']:.4f} -> {last['ap']:.4f}, {last['seconds']} s", flush=True)
                 write(arguments.out, arguments, context, base, results)
     write(arguments.out, arguments, context, base, results)
-    print(markdown(rows(results)))
+    print(markdown(averages(results)))
 
 
 if __name__ == "__main__":

@@ -5,21 +5,16 @@ it say so.
 """
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-import torch
 from provenance import provenance
 
 from jdnas.config import RunConfig, parse_overrides, read_yaml, resolve
-from jdnas.models.detector import build
-from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.run_folder import begin_run, open_run
-from jdnas.spec import DetectorSpec
+from jdnas.reproduce import records
 from jdnas.training.checkpoint import read_json, write_json
 from jdnas.training.settings import TrainSettings
 
@@ -45,27 +40,13 @@ def training(epochs: float, lr: float = 0.002) -> TrainSettings:
     return TrainSettings(epochs=epochs, batch=8, optimizer="adamw", lr=lr, weight_decay=0.05, gamma_penalty=0.0)
 
 
-def fresh_state(spec: DetectorSpec, seed: int) -> State:
-    """Return freshly drawn weights; the same for the same spec and seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(spec).state_dict()
-
-
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what an earlier call left at `path`, or make it, with the seconds it took."""
+    """Return what an earlier call left at `path`, or make it, with the seconds it took, and print it."""
     if path.exists():
         return read_json(path)
-    started = time.monotonic()
-    result = make() | {"wall_seconds": round(time.monotonic() - started, 1)}
-    write_json(path, result)
+    result = records.kept(path, make)
     print(json.dumps({key: value for key, value in result.items() if not isinstance(value, list | dict)}), flush=True)
     return result
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Return mean and sample standard deviation (None for one value) beside the values."""
-    return {"mean": round(mean(values), 4), "std": round(stdev(values), 4) if len(values) > 1 else None, "values": values}
 
 
 def publish(path: Path, table: dict[str, Any], *, label: str = LABEL) -> None:
