@@ -50,7 +50,7 @@ def ensure_teacher(context: Context, work: Path, epochs: float) -> tuple[Detecto
 
 def train_one(context: Context, work: Path, method: str, seed: int, epochs: float) -> dict[str, Any]:
     """Train the student from scratch by one method."""
-    spec, stem = context.base_spec, work / f"net_{file_name(method, seed)}"
+    spec, stem = context.base_spec, work / f"{file_name(method, seed)}_net"
     return train_student(
         context, stem, lambda: fresh_state(spec, seed), training(epochs), teacher=work / "teacher", method=method,
         distill=METHODS[method], seed=seed,

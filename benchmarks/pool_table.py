@@ -74,7 +74,7 @@ def train_alone(
     context: Context, base: State, work: Path, space: SubnetSpace, name: str, seed: int, epochs: float, lr: float
 ) -> dict[str, Any]:  # fmt: skip
     """Train one net alone."""
-    return lone_record(context, base, space, name, training(epochs, lr), work / f"net_{name}_{seed}", seed=seed)
+    return lone_record(context, base, space, name, training(epochs, lr), work / f"alone_{name}_{seed}_net", seed=seed)
 
 
 def name_of(recipe: str) -> str:
