@@ -23,7 +23,9 @@ def test_the_recipe_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.Mo
     Path("tiny.yaml").write_text(settings.replace("scratch_width: 0.125", "scratch_width: 0.0625"))
     page = (DOCS / "recipes" / "x101.md").read_text()
     marked = page.split("<!-- run -->")[1:]
-    lines = [line.strip() for part in marked for line in code_lines(re.split(r"\n\n", part.lstrip("\n"))[0]).splitlines() if "jdnas " in line]
+    lines = [
+        line.strip() for part in marked for line in code_lines(re.split(r"\n\n", part.lstrip("\n"))[0]).splitlines() if "jdnas " in line
+    ]
     assert [line.split()[1] for line in lines] == ["optimize", "upgrade", "distill", "eval"]
     for line in lines:
         for written, tiny in TINY.items():
