@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from jdnas.models.boxes import pairwise_iou
-from jdnas.models.global_batch import noise
 
 IGNORED = -1
 BACKGROUND = 0
@@ -76,8 +75,3 @@ def sample_balanced(labels: Tensor, noise: Tensor, *, size: int, positive_fracti
     rank = torch.cat((torch.where(positive_noise >= 0, positive_noise + 2.0, -1.0), negative_noise), dim=1)
     rank, position = rank.topk(size, dim=1)
     return torch.cat((positive_index, negative_index), dim=1).gather(1, position), rank >= 0
-
-
-def uniform_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw float32 noise in [0, 1) of the shape of `like` on the generator's device and bring it to the device of `like`."""
-    return noise(tuple(like.shape), generator).to(like.device)

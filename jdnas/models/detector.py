@@ -13,13 +13,14 @@ from jdnas.models.backbones import build_backbone
 from jdnas.models.cascade import DELTA_WEIGHTS, LOSS_WEIGHTS, mean_scores, refined, relabelled
 from jdnas.models.forms import EAGER, EXPORT, Forms
 from jdnas.models.fpn import Fpn
+from jdnas.models.global_batch import noise
 from jdnas.models.losses import roi_losses
 from jdnas.models.roi_align import pool_rois
 from jdnas.models.roi_head import BoxHead, Detections, detect, sample_rois
 from jdnas.models.rpn import Proposals, Rpn, RpnOutput
 from jdnas.spec import DetectorSpec
 
-__all__ = ["EAGER", "EXPORT", "Detections", "Detector", "Forms", "LossOutput", "Proposals", "Targets", "build", "call_with"]
+__all__ = ["EAGER", "EXPORT", "Detections", "Detector", "Forms", "LossOutput", "Proposals", "Targets", "build", "call_with", "padded_truth"]
 
 
 class Targets(Protocol):
@@ -45,6 +46,13 @@ class LossOutput(NamedTuple):
     roi_features: Tensor
     class_logits: Tensor
     box_deltas: Tensor
+
+
+class Noise(NamedTuple):
+    """Uniform numbers in [0, 1) that decide which boxes the losses look at: `anchors` `[B, N]`, `rois` `[B, P + G]`."""
+
+    anchors: Tensor
+    rois: Tensor
 
 
 class Detector(nn.Module):
@@ -95,12 +103,24 @@ class Detector(nn.Module):
 
     def losses(self, images: Tensor, sizes_hw: Tensor, targets: Targets, generator: torch.Generator) -> LossOutput:
         """Return the training losses; `generator` draws the samples of anchors and RoIs."""
+        boxes, labels, valid = padded_truth(targets)
+        return self.losses_with(images, sizes_hw, boxes, labels, valid, self.draw(images, valid.shape[1], generator))
+
+    def draw(self, images: Tensor, rows: int, generator: torch.Generator) -> Noise:
+        """Draw the noise of the losses on `images` `[B, 3, H, W]` with `rows` rows of ground truth, on the generator's device."""
+        anchors, proposals = self.rpn.counts((images.shape[2], images.shape[3]))
+        drawn = (noise((len(images), count), generator).to(images.device) for count in (anchors, proposals + rows))
+        return Noise(*drawn)
+
+    def losses_with(
+        self, images: Tensor, sizes_hw: Tensor, boxes: Tensor, labels: Tensor, valid: Tensor, drawn: Noise
+    ) -> LossOutput:  # fmt: skip
+        """Return the training losses for ground truth `[B, G, 4]`, `[B, G]`, `[B, G]`, G at least 1: a pure function of tensors."""
         pyramid = self.features(images)
-        boxes, labels, valid = _with_a_row(targets)
         output: RpnOutput = self.rpn(pyramid)
-        objectness, rpn_box = self.rpn.losses(output, boxes, valid, generator)
+        objectness, rpn_box = self.rpn.losses(output, boxes, valid, drawn.anchors)
         proposals = self.rpn.propose(output, sizes_hw)
-        sample = sample_rois(proposals, boxes, labels, valid, size=self.spec.head.roi_samples, generator=generator)
+        sample = sample_rois(proposals, boxes, labels, valid, drawn.rois, size=self.spec.head.roi_samples)
         roi_features = self.roi_features(pyramid, sample.proposals.boxes_xyxy)
         class_logits, box_deltas = self.box_head(roi_features)
         classifier, box = roi_losses(class_logits, box_deltas, sample.labels, sample.targets)
@@ -130,12 +150,12 @@ def call_with(detector: nn.Module, state: Mapping[str, Tensor], method: str, *ar
     return functional_call(_Method(detector, method), {f"module.{name}": tensor for name, tensor in state.items()}, args)
 
 
-def _with_a_row(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:
-    # A batch without any object still has one (invalid) row to index.
+def padded_truth(targets: Targets, multiple: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes, labels and validity with a multiple of so many rows, at least one: a batch without objects has a row to index too."""
     boxes, labels, valid = targets.boxes_xyxy.float(), targets.labels, targets.valid
-    if valid.shape[1]:
-        return boxes, labels, valid
-    return F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1)), F.pad(valid, (0, 1))
+    rows = valid.shape[1]
+    more = max(1, -(-rows // multiple)) * multiple - rows
+    return F.pad(boxes, (0, 0, 0, more)), F.pad(labels, (0, more)), F.pad(valid, (0, more))
 
 
 def _without_padding(proposals: Proposals) -> Proposals:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jdnas.models.assign import IGNORED, match, sample_balanced, uniform_noise
+from jdnas.models.assign import IGNORED, match, sample_balanced
 from jdnas.models.axes import Axis
 from jdnas.models.boxes import ROI_WEIGHTS, DeltaWeights, at_least, clip, decode, encode, take
 from jdnas.models.forms import Forms
@@ -74,14 +74,16 @@ class BoxHead(nn.Module):
 
 @torch.no_grad()
 def sample_rois(
-    proposals: Proposals, truth_xyxy: Tensor, truth_labels: Tensor, truth_valid: Tensor, *, size: int, generator: torch.Generator
+    proposals: Proposals, truth_xyxy: Tensor, truth_labels: Tensor, truth_valid: Tensor, noise: Tensor, *, size: int
 ) -> RoiSample:
-    """Draw at most `size` RoIs per image from its proposals and its ground truth, a quarter of them positive where there are enough."""
+    """Draw at most `size` RoIs per image from its proposals and its ground truth, a quarter of them positive where there are enough.
+
+    `noise` `[B, P + G]` uniform in [0, 1) decides which.
+    """
     boxes = torch.cat((proposals.boxes_xyxy, truth_xyxy.float()), 1)
     valid = torch.cat((proposals.valid, truth_valid), 1)
     index, side = match(boxes, truth_xyxy, truth_valid, foreground_iou=MATCH_IOU, background_iou=MATCH_IOU, rescue=False)
     side = side.where(valid, IGNORED)
-    noise = uniform_noise(side, generator)
     sample, sampled = sample_balanced(side, noise, size=size, positive_fraction=POSITIVE_FRACTION)
     boxes, index, side = take(boxes, sample), index.gather(1, sample), side.gather(1, sample)
     labels = torch.where(side > 0, truth_labels.gather(1, index), side).where(sampled, IGNORED)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jdnas.models.anchors import anchors_of_maps
-from jdnas.models.assign import match, sample_balanced, uniform_noise
+from jdnas.models.assign import match, sample_balanced
 from jdnas.models.axes import Axis
 from jdnas.models.boxes import RPN_WEIGHTS, at_least, clip, decode, encode, take
 from jdnas.models.forms import Forms
@@ -72,13 +72,25 @@ class Rpn(nn.Module):
         anchors = anchors_of_maps(maps_hw, self.head, device=pyramid[0].device)
         return RpnOutput(torch.cat(objectness, 1), torch.cat(deltas, 1), anchors, [level.shape[1] for level in objectness])
 
+    def counts(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return how many anchors a canvas has, and how many proposals come of them."""
+        height, width = size_hw
+        per_level = [self.head.anchors * -(-height // stride) * -(-width // stride) for stride in self.head.strides]
+        return sum(per_level), self._proposals(per_level)
+
+    def _limits(self) -> tuple[int, int]:
+        head = self.head
+        return (head.train_candidates, head.train_proposals) if self.training else (head.candidates, head.proposals)
+
+    def _proposals(self, per_level: list[int]) -> int:
+        candidates, count = self._limits()
+        return min(count, sum(min(candidates, anchors) for anchors in per_level))
+
     @torch.no_grad()
     def propose(self, output: RpnOutput, sizes_hw: Tensor) -> Proposals:
         """Turn predictions into the best proposals of each image; `sizes_hw` `[B, 2]` are the true image sizes in the canvas."""
         head, forms = self.head, self.forms
-        candidates, count = (head.candidates, head.proposals)
-        if self.training:
-            candidates, count = head.train_candidates, head.train_proposals
+        candidates, _ = self._limits()
         logits, index = _best_per_level(output, candidates, forms)  # [B, L, N]
         flat = index.flatten(1)
         chosen = output.anchors.index_select(0, flat.flatten()).reshape(*flat.shape, 4)
@@ -89,7 +101,7 @@ class Rpn(nn.Module):
             usable = usable & (scores >= head.rpn_score_threshold)
         boxes = boxes.where(usable.flatten(1)[..., None], 0.0)
         levels = boxes.reshape(*index.shape, 4)
-        count = min(count, sum(min(candidates, n) for n in output.per_level))
+        count = self._proposals(output.per_level)
         if forms.nms == "greedy":
             keep = nms_keep_best(levels, scores.where(usable, -torch.inf), head.rpn_nms_iou, count)
         else:
@@ -98,13 +110,12 @@ class Rpn(nn.Module):
         valid = best >= 0
         return Proposals(take(boxes, order).where(valid[..., None], 0.0), valid)
 
-    def losses(self, output: RpnOutput, truth_xyxy: Tensor, truth_valid: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the objectness and box losses for ground truth `[B, G, 4]`, valid `[B, G]`; `generator` draws the anchors looked at."""
+    def losses(self, output: RpnOutput, truth_xyxy: Tensor, truth_valid: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the objectness and box losses for ground truth `[B, G, 4]`, valid `[B, G]`; `noise` `[B, N]` draws anchors."""
         with torch.no_grad():
             index, side = match(
                 output.anchors, truth_xyxy, truth_valid, foreground_iou=FOREGROUND_IOU, background_iou=BACKGROUND_IOU, rescue=True
             )
-            noise = uniform_noise(side, generator)
             sample, sampled = sample_balanced(side, noise, size=self.head.anchor_samples, positive_fraction=POSITIVE_FRACTION)
             positive = side.gather(1, sample) > 0
             targets = encode(take(truth_xyxy, index.gather(1, sample)), output.anchors[sample], RPN_WEIGHTS)

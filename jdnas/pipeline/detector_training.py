@@ -11,6 +11,7 @@ from jdnas.distill.settings import DistillSettings
 from jdnas.distill.step import distill_terms, imitation_terms, warmup_factor
 from jdnas.distill.teacher import Teacher
 from jdnas.models.bound import BoundDetector, materialize
+from jdnas.models.compiled import CompiledDetector
 from jdnas.models.detector import LossOutput
 from jdnas.models.global_batch import part_of_sum
 from jdnas.models.weights import State
@@ -30,14 +31,16 @@ Look = Callable[[int, State], None]
 class DetectorLoss:
     """Detection losses, the sparsity term lambda * sum |gamma| (section 3.3), and distillation where there is a teacher.
 
-    `steps` is the length of the training, which the warm-up of distillation is a share of. Frozen norms get no sparsity term.
+    `steps` is the length of the training, which the warm-up of distillation is a share of. Frozen norms get no sparsity term. With
+    `compiled`, the losses run as one graph, and `state` is filled with the tensors that it reads.
     """
 
     def __init__(
         self, spec: DetectorSpec, state: State, *, seed: int, gamma_penalty: float, steps: int = 1, teacher: Teacher | None = None,
-        distill: DistillSettings | None = None, frozen_norms: bool = False,
+        distill: DistillSettings | None = None, frozen_norms: bool = False, compiled: bool = False,
     ) -> None:  # fmt: skip
         self.frozen_norms = frozen_norms
+        self.compiled = CompiledDetector(spec, state, frozen_norms=frozen_norms) if compiled else None
         self.spec, self.state, self.seed, self.gamma_penalty, self.steps = spec, state, seed, gamma_penalty, steps
         self.teacher, self.distill = teacher, distill or DistillSettings()
         self.gammas = prunable_gammas(spec)
@@ -47,15 +50,20 @@ class DetectorLoss:
         yield self._terms(batch, step)  # what they were computed from is not held during backpropagation
 
     def _terms(self, batch: Batch, step: int) -> LossTerms:
-        student = BoundDetector(self.spec, without_adapters(self.state), frozen_norms=self.frozen_norms)
-        generator = step_generator(self.seed, step, batch.images.device)
-        output = student.call("losses", batch.images, batch.sizes_hw, batch, generator)
+        output = self._losses(batch, step_generator(self.seed, step, batch.images.device))
         terms = dict(output.terms)
         if self.gamma_penalty and not self.frozen_norms:
             terms["sparsity"] = part_of_sum(sparsity_penalty(self.state, self.gammas, self.gamma_penalty))
         if self.teacher is not None:
             terms |= self._distilled(self.teacher, output, batch, warmup_factor(step, self.steps, self.distill))
         return terms
+
+    def _losses(self, batch: Batch, generator: torch.Generator) -> LossOutput:
+        if self.compiled is not None:
+            return self.compiled.losses(batch.images, batch.sizes_hw, batch, generator)
+        student = BoundDetector(self.spec, without_adapters(self.state), frozen_norms=self.frozen_norms)
+        output: LossOutput = student.call("losses", batch.images, batch.sizes_hw, batch, generator)
+        return output
 
     def _distilled(self, teacher: Teacher, output: LossOutput, batch: Batch, factor: float) -> LossTerms:
         lesson = teacher.teach(batch.images, batch.sizes_hw)
@@ -98,7 +106,7 @@ def train_detector(
     steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
     loss = DetectorLoss(
         spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps * settings.accumulate, teacher=teacher,
-        distill=distill, frozen_norms=settings.norm == "frozen",
+        distill=distill, frozen_norms=settings.norm == "frozen", compiled=settings.compile,
     )  # fmt: skip
     report = fit(
         tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=_seen(tensors, on_step, look),

@@ -30,9 +30,16 @@ class TrainSettings(Settings):
         "batch", description="statistics of BN: per device, the running ones, over all devices"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 autocast on GPUs that have it, else fp32")
+    compile: bool = Field(False, description="compile the step of each resolution (torch.compile); for long trainings on one device")
     scales: tuple[Scale, ...] = Field((), description="factors on the base's resolution to draw from; none: the run's resolutions")
     patience: int = Field(0, ge=0, description="stop after so many evaluations without a better validation AP; 0: never")
     eval_epochs: float = Field(1.0, gt=0, description="epochs between those evaluations")
+
+    @model_validator(mode="after")
+    def _what_can_be_compiled(self) -> Self:
+        if self.compile and self.norm == "sync":
+            raise ValueError("a compiled step has no norm=sync; set compile=false")
+        return self
 
     @model_validator(mode="after")
     def _batch_has_equal_parts(self) -> Self:
