@@ -26,9 +26,17 @@ __all__ = ["EAGER", "EXPORT", "Detections", "Detector", "Forms", "LossOutput", "
 class Targets(Protocol):
     """Padded ground truth: `boxes_xyxy` `[B, G, 4]` canvas pixels, `labels` `[B, G]` int64 in 1..K, `valid` `[B, G]` bool."""
 
-    boxes_xyxy: Tensor
-    labels: Tensor
-    valid: Tensor
+    @property
+    def boxes_xyxy(self) -> Tensor:
+        """Boxes of all rows."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes of all rows."""
+
+    @property
+    def valid(self) -> Tensor:
+        """Which rows are objects."""
 
 
 class LossOutput(NamedTuple):
