@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jdnas
 from jdnas.errors import CheckpointError, ConfigError
 from jdnas.spec import DetectorSpec
 
+InputForm = Literal["normalized", "uint8", "uint8-nhwc", "image"]
+INPUT_FORMS: tuple[InputForm, ...] = get_args(InputForm)
 INPUT_NAMES = ("images", "sizes_hw")
 OUTPUT_NAMES = ("boxes", "scores", "labels", "count")
 
@@ -17,8 +19,13 @@ OUTPUT_NAMES = ("boxes", "scores", "labels", "count")
 class ArtifactInfo:
     """Metadata of an artifact.
 
-    `size_hw` (height, width) and `batch` are the only input shape it takes; `mean` and `std` normalize RGB in [0, 1];
-    `classes` name the labels 1..K; `provenance` says where the weights came from; `forms`, which forms of the detection head are inside.
+    `size_hw` (height, width) and `batch` are the canvas and the only batch it takes; `mean` and `std` normalize RGB in [0, 1];
+    `classes` name the labels 1..K; `provenance` says where the weights came from, and of int8 how it was quantized. `parity` is what
+    the comparison with PyTorch said, None where none was made; `forms`, which forms of the detection head are inside.
+
+    `input` is what `images` holds: "normalized" `[B, 3, H, W]` float32, zero outside the images; "uint8" the same canvas as RGB bytes
+    and "uint8-nhwc" `[B, H, W, 3]`, where what lies outside the images does not matter; "image" one RGB image `[1, h, w, 3]` uint8 of
+    any size, without `sizes_hw`, whose boxes come in its own pixels.
     """
 
     spec: DetectorSpec
@@ -29,6 +36,8 @@ class ArtifactInfo:
     provenance: Mapping[str, Any]
     forms: Mapping[str, Any] = field(default_factory=dict)
     version: str = jdnas.__version__
+    input: InputForm = "normalized"
+    parity: Mapping[str, Any] | None = None
 
     def to_properties(self) -> dict[str, str]:
         """Return the metadata as the flat text properties that ONNX files hold."""
@@ -44,6 +53,8 @@ class ArtifactInfo:
             "precision": self.precision,
             "provenance": dict(self.provenance),
             "forms": dict(self.forms),
+            "input": self.input,
+            "parity": None if self.parity is None else dict(self.parity),
         }
         return {f"jdnas.{name}": json.dumps(value, sort_keys=True) for name, value in values.items()}
 
@@ -53,6 +64,9 @@ class ArtifactInfo:
         try:
             values = {name: json.loads(properties[f"jdnas.{name}"]) for name in _REQUIRED}
             height, width = values["size_hw"]
+            form = json.loads(properties.get("jdnas.input", '"normalized"'))
+            if form not in INPUT_FORMS:
+                raise ValueError(f"jdnas.input {form!r}")
             return ArtifactInfo(
                 spec=DetectorSpec.from_dict(values["spec"]),
                 classes=tuple(values["classes"]),
@@ -62,6 +76,8 @@ class ArtifactInfo:
                 provenance=values["provenance"],
                 forms=json.loads(properties.get("jdnas.forms", "{}")),
                 version=values["version"],
+                input=form,
+                parity=json.loads(properties.get("jdnas.parity", "null")),
             )
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise CheckpointError(

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from export.settings import Tolerances
+
 Floats = np.ndarray[Any, np.dtype[Any]]
 _LEAST_IOU = 0.5
 
@@ -47,26 +49,13 @@ Predict = Callable[[Tensor, Tensor], DetectionsLike]
 
 
 @dataclass(frozen=True, slots=True)
-class Tolerances:
-    """How far detections may differ: box coordinates in pixels, scores, and AP (0..1). `score_threshold` is the detector's.
-
-    `unmatched` is the share of detections that may lack a partner: where an overlap lies on the threshold of a suppression, the last bit
-    decides. One in two thousand was seen on real images.
-    """
-
-    box_px: float = 0.1
-    score: float = 1e-3
-    ap: float = 1e-3
-    unmatched: float = 2e-3
-    score_threshold: float = 0.05
-
-
-@dataclass(frozen=True, slots=True)
 class ParityResult:
     """The comparison of two detectors on the same images.
 
     `matched` is the share of detections of either side that have a partner; `borderline` counts those without one whose score lies
     within the tolerance of the threshold (or of the last place, where a side is full), `unmatched` all others without a partner.
+    `mean_box_px` and `mean_score` are the mean differences of partners; `moved` is `disagreement` over all images. `ap` is the runner's,
+    `delta_ap` how far it is from the reference's.
     """
 
     images: int
@@ -76,6 +65,10 @@ class ParityResult:
     unmatched: int
     max_box_px: float
     max_score: float
+    mean_box_px: float
+    mean_score: float
+    moved: float
+    ap: float | None
     delta_ap: float | None
     passed: bool
     message: str
@@ -100,7 +93,7 @@ def compare(
         for index in range(len(batch.images)):
             tally.add(_image(ours, index), _image(theirs, index))
     delta = None if reference_ap is None or runner_ap is None else runner_ap - reference_ap
-    return tally.result(delta)
+    return tally.result(runner_ap, delta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +115,7 @@ class _Tally:
     def __init__(self, limits: Tolerances) -> None:
         self.limits = limits
         self.images = self.detections = self.partners = self.borderline = self.unmatched = 0
-        self.max_box = self.max_score = 0.0
+        self.max_box = self.max_score = self.sum_box = self.sum_score = self.differs = self.mass = 0.0
 
     def add(self, ours: _Image, theirs: _Image) -> None:
         pairs = _match(ours, theirs)
@@ -130,33 +123,70 @@ class _Tally:
         self.detections += len(ours.scores) + len(theirs.scores)
         self.partners += 2 * len(pairs)
         for a, b in pairs:
-            self.max_box = max(self.max_box, float(np.abs(ours.boxes[a] - theirs.boxes[b]).max()))
-            self.max_score = max(self.max_score, float(abs(ours.scores[a] - theirs.scores[b])))
+            box, score = float(np.abs(ours.boxes[a] - theirs.boxes[b]).max()), float(abs(ours.scores[a] - theirs.scores[b]))
+            self.max_box, self.max_score = max(self.max_box, box), max(self.max_score, score)
+            self.sum_box, self.sum_score = self.sum_box + box, self.sum_score + score
+        differs, mass = _score_mass(ours, theirs, pairs)
+        self.differs, self.mass = self.differs + differs, self.mass + mass
         for side, other, taken in ((ours, theirs, {a for a, _ in pairs}), (theirs, ours, {b for _, b in pairs})):
             # Who has no partner was dropped by the other side: below its threshold, or beyond its last place.
             last_place = float(other.scores.min()) if other.full and len(other.scores) else 0.0
-            edge = max(self.limits.score_threshold, last_place) + self.limits.score
+            edge = max(self.limits.score_threshold, last_place) + (self.limits.score or 0.0)
             scores = [float(score) for index, score in enumerate(side.scores) if index not in taken]
             self.borderline += sum(score <= edge for score in scores)
             self.unmatched += sum(score > edge for score in scores)
 
-    def result(self, delta_ap: float | None) -> ParityResult:
+    def result(self, ap: float | None, delta_ap: float | None) -> ParityResult:
         limits = self.limits
-        checks = [(self.max_box, limits.box_px, "box difference", " px"), (self.max_score, limits.score, "score difference", "")]
+        moved = self.differs / self.mass if self.mass else 0.0
+        checks = [
+            (self.max_box, limits.box_px, "box difference", " px"), (self.max_score, limits.score, "score difference", ""),
+            (moved, limits.moved, "share of scores that moved", ""),
+        ]  # fmt: skip
         if delta_ap is not None:
             checks.append((abs(delta_ap), limits.ap, "AP difference", ""))
         # not <=: a comparison with NaN fails.
-        problems = [f"{what} {got:.2g}{unit} exceeds {limit:g}{unit}" for got, limit, what, unit in checks if not got <= limit]
-        if self.unmatched > limits.unmatched * self.detections:
+        problems = [
+            f"{what} {got:.2g}{unit} exceeds {limit:g}{unit}" for got, limit, what, unit in checks if limit is not None and not got <= limit
+        ]
+        if limits.unmatched is not None and self.unmatched > limits.unmatched * self.detections:
             problems.append(f"{self.unmatched} of {self.detections} detections have no partner")
         if not self.images:
             problems.append("there was no image to compare")
         good = f"{self.detections} detections on {self.images} images agree: {self.max_box:.2g} px, {self.max_score:.2g} in score"
-        matched = self.partners / self.detections if self.detections else 1.0
+        if delta_ap is not None:
+            good += f", {delta_ap:+.4f} AP"
+        matched, pairs = self.partners / self.detections if self.detections else 1.0, max(1, self.partners // 2)
         return ParityResult(
-            self.images, self.detections, matched, self.borderline, self.unmatched, self.max_box, self.max_score, delta_ap,
+            self.images, self.detections, matched, self.borderline, self.unmatched, self.max_box, self.max_score,
+            self.sum_box / pairs, self.sum_score / pairs, moved, ap, delta_ap,
             not problems, "; ".join(problems) or good,
         )  # fmt: skip
+
+
+def disagreement(ours: DetectionsLike, theirs: DetectionsLike) -> float:
+    """Return the share of scores that one side has and the other has not, over all images of a batch.
+
+    Partners differ by the difference of their scores, and by the part of the lower one that their boxes do not share; who has no partner
+    differs by all of its score. Confident detections count most; 0 is equality, 1 nothing in common.
+    """
+    total = mass = 0.0
+    for index in range(len(ours.count)):
+        first, second = _image(ours, index), _image(theirs, index)
+        part, own = _score_mass(first, second, _match(first, second))
+        total, mass = total + part, mass + own
+    return total / mass if mass else 0.0
+
+
+def _score_mass(ours: _Image, theirs: _Image, pairs: list[tuple[int, int]]) -> tuple[float, float]:
+    # What differs, and all that there is, of both sides.
+    mass = float(ours.scores.sum() + theirs.scores.sum())
+    shared = 0.0
+    if pairs:
+        first, second = (np.array(side) for side in zip(*pairs, strict=True))
+        overlaps = np.diagonal(_iou(ours.boxes[first], theirs.boxes[second]))
+        shared = float((2 * np.minimum(ours.scores[first], theirs.scores[second]) * overlaps).sum())
+    return mass - shared, mass
 
 
 def _match(ours: _Image, theirs: _Image) -> list[tuple[int, int]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from export.artifact import INPUT_NAMES, OUTPUT_NAMES, ArtifactInfo
+from export.feeding import from_normalized
 from export.runtimes import open_session
 from export.session import Array, BoundCall, Kind, RuntimeInfo, Session
 
@@ -28,7 +29,10 @@ class Runner(Protocol):
         """What runs it."""
 
     def run(self, images: Array, sizes_hw: Array) -> dict[str, Array]:
-        """Map images `[B, 3, H, W]` float32 (normalized) and sizes `[B, 2]` int64 to boxes, scores, labels and count."""
+        """Map images in the artifact's input form (see `ArtifactInfo`) and sizes `[B, 2]` int64 to boxes, scores, labels and count.
+
+        An artifact of whole images does not look at the sizes.
+        """
 
     def bind(self, images: Array, sizes_hw: Array) -> BoundCall:
         """Put the inputs on the device and return a call that runs to completion without copies, for timing."""
@@ -68,11 +72,11 @@ class EngineRunner:
 
     def run(self, images: Array, sizes_hw: Array) -> dict[str, Array]:
         """Map images and sizes to boxes, scores, labels and count; InputError for another shape than the artifact's."""
-        return self._open.run(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
+        return self._open.run(self._feeds(images, sizes_hw))
 
     def bind(self, images: Array, sizes_hw: Array) -> BoundCall:
         """Put the inputs on the device and return a call that runs to completion without copies, for timing."""
-        return self._open.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
+        return self._open.bind(self._feeds(images, sizes_hw))
 
     def close(self) -> None:
         """Release the session."""
@@ -85,6 +89,10 @@ class EngineRunner:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _feeds(self, images: Array, sizes_hw: Array) -> dict[str, Array]:
+        given = dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True))
+        return {name: given[name] for name in self._open.inputs}
 
     @property
     def _open(self) -> Session:
@@ -107,14 +115,18 @@ def open_runner(path: Path, runtime: str = "ort-cpu", *, threads: int | None = N
 
 
 def predictor(runner: Runner) -> Callable[["Tensor", "Tensor"], RunnerDetections]:
-    """Return `predict(images [B, 3, H, W], sizes_hw [B, 2])` for any B: batches are cut and padded to the runner's own."""
+    """Return `predict(images [B, 3, H, W], sizes_hw [B, 2])` of normalized canvases for any B and any input form of the artifact.
+
+    Batches are cut and padded to the runner's own; boxes are in canvas pixels.
+    """
     import torch
 
-    size = runner.metadata.batch
+    info, size = runner.metadata, runner.metadata.batch
 
     def predict(images: "Tensor", sizes_hw: "Tensor") -> RunnerDetections:
         pixels, sizes = images.detach().cpu().float().numpy(), sizes_hw.cpu().numpy().astype(np.int64)
-        parts = [padded_run(runner, pixels[at : at + size], sizes[at : at + size]) for at in range(0, len(pixels), size)]
+        slices = [slice(at, at + size) for at in range(0, len(pixels), size)]
+        parts = [padded_run(runner, from_normalized(info, pixels[one], sizes[one]), sizes[one]) for one in slices]
         return RunnerDetections(*(torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in OUTPUT_NAMES))
 
     return predict

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import Field, ValidationError, field_serializer
 
+from export.settings import ExportSettings
 from jdnas.data.images import Cache
 from jdnas.distill.settings import DistillSettings
 from jdnas.errors import ConfigError, unknown_name
@@ -144,6 +145,7 @@ class RunConfig(Settings):
     distill: DistillSettings = DistillSettings()
     search: SearchSettings = SearchSettings()
     study_url: str | None = Field(None, repr=False)
+    export: ExportSettings = ExportSettings()
     example_images: int = Field(4, ge=0)
     parity_images: int = Field(32, ge=1)
     benchmark_seconds: float = Field(10.0, gt=0)

@@ -18,6 +18,7 @@ from latency.targets import Target
 _HEADINGS = (
     "model",
     "runs in",
+    "precision",
     "size",
     "batch",
     "median ms",
@@ -38,11 +39,12 @@ _WIDTH = 132
 class BenchmarkRow:
     """One subject: milliseconds per batch, images per second at the median and over the whole run, seconds to build, peak memory.
 
-    `mode` is "engine" (normalized images in, boxes out) or "decoding" (image files in, boxes out).
+    `mode` is "engine" (images in their input form, normalized by default, to boxes) or "decoding" (image files in, boxes out).
     """
 
     artifact: str
     runs_in: str
+    precision: str
     mode: str
     size_hw: tuple[int, int]
     batch: int
@@ -63,7 +65,7 @@ class BenchmarkRow:
         memory = ("-" if mib is None else f"{mib:.0f}" for mib in (self.peak_rss_mib, self.peak_gpu_mib))
         size = f"{self.size_hw[1]}x{self.size_hw[0]}"
         runs_in = self.runs_in if self.mode == "engine" else f"{self.runs_in} + {self.mode}"
-        return (self.artifact, runs_in, size, str(self.batch), *times, f"{self.fps:.1f}", f"{self.throughput:.1f}",
+        return (self.artifact, runs_in, self.precision, size, str(self.batch), *times, f"{self.fps:.1f}", f"{self.throughput:.1f}",
                 f"{self.build_s:.2f}", *memory)  # fmt: skip
 
 
@@ -110,7 +112,7 @@ def print_report(report: BenchmarkReport, console: Console) -> None:
     target = report.target
     rows = [(_short(row.artifact), *row.cells()[1:]) for row in report.rows]
     used = [column for column in range(len(_HEADINGS)) if any(row[column] != "-" for row in rows)]
-    console.print(text_table(f"{target.name} ({target.runtime}, {target.precision})", [_HEADINGS[i] for i in used],
+    console.print(text_table(f"{target.name} ({target.runtime})", [_HEADINGS[i] for i in used],
                              [[row[i] for i in used] for row in rows]))  # fmt: skip
     for note in _notes(report):
         console.print(note, style="yellow" if note.startswith("disturbed") else None, markup=False, highlight=False)

@@ -130,8 +130,10 @@ def _row(one: Subject, mode: str, samples_ms: list[float], peak: dict[str, float
     p5, middle, p95, p99 = (float(value) for value in np.percentile(samples_ms, (5, 50, 95, 99)))
     rates = (1e3 * one.batch / middle, 1e3 * one.batch * len(samples_ms) / sum(samples_ms))
     memory = (peak["host"], peak["gpu"]) if mode == "engine" else (None, None)
-    return BenchmarkRow(str(one.path), one.runs_in, mode, one.size_hw, one.batch, middle, p5, p95, p99, *rates, len(samples_ms),
-                        round(one.build_s, 3), *memory)  # fmt: skip
+    return BenchmarkRow(
+        str(one.path), one.runs_in, one.precision, mode, one.size_hw, one.batch, middle, p5, p95, p99, *rates, len(samples_ms),
+        round(one.build_s, 3), *memory,
+    )  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 
 from export.artifact import INPUT_NAMES, ArtifactInfo
+from export.feeding import noise
 from export.openvino_session import OpenVinoSession
 from export.ort_session import OrtSession
 from export.session import Array, Session
 from jdnas.errors import TargetError
-from latency.subjects import noise
 from latency.targets import Target
 
 _WARMUP, _RUNS = 2, 7
@@ -71,7 +71,8 @@ def _openvino_profile(path: Path, target: Target) -> Profile:
 
 def _feeds(session: Session) -> dict[str, Array]:
     info = ArtifactInfo.from_properties(session.properties, "the artifact")
-    return dict(zip(INPUT_NAMES, noise(info.size_hw, info.batch), strict=True))
+    given = dict(zip(INPUT_NAMES, noise(info), strict=True))
+    return {name: given[name] for name in session.inputs}
 
 
 def read_trace(events: list[dict[str, Any]], *, skip: int) -> Profile:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export import feeding
 from export.cuda_device import CudaDevice
 from export.runners import open_runner
 from export.session import Array, BoundCall, RuntimeInfo, physical_cores
@@ -28,11 +29,13 @@ TORCH = "torch"
 class Subject:
     """Ready to be timed: `call` infers one batch in place, `infer` takes images and sizes and copies them in and out.
 
-    `runs_in` is the runtime, `build_s` what it took to build the engine or model from its file.
+    `prepare` makes both, for one image, of RGB `[h, w, 3]` uint8. `runs_in` is the runtime, `build_s` what it took to build the engine or
+    model from its file.
     """
 
     path: Path
     runs_in: str
+    precision: str
     spec: DetectorSpec
     size_hw: SizeHW
     batch: int
@@ -40,33 +43,35 @@ class Subject:
     info: RuntimeInfo
     call: BoundCall
     infer: Callable[[Array, Array], object]
+    prepare: Callable[[Array], tuple[Array, Array]]
     close: Callable[[], None]
 
     @property
     def name(self) -> str:
-        """File, runtime, canvas and batch."""
-        return f"{self.path} ({self.runs_in}, {self.size_hw[1]}x{self.size_hw[0]}, batch {self.batch})"
+        """File, runtime, precision, canvas and batch."""
+        return f"{self.path} ({self.runs_in}, {self.precision}, {self.size_hw[1]}x{self.size_hw[0]}, batch {self.batch})"
 
 
 def open_engine(path: Path, target: Target) -> Subject:
-    """Load an artifact on the target's runtime; a TargetError for one of another precision or compiled for another device."""
+    """Load an artifact on the target's runtime, whatever its precision; a TargetError for one compiled for another device."""
     start = perf_counter()
     runner = open_runner(path, target.runtime, threads=target.threads)
     build_s, info = perf_counter() - start, runner.metadata
-    if info.precision != target.precision:
-        runner.close()
-        raise TargetError(
-            f"artifact {path} is {info.precision}; target {target.name!r} asks for {target.precision}; export it for that target"
-        )
     runs_on = "cpu" if runner.runtime.provider in CPU_PROVIDERS else "gpu"
     if runs_on != target.processor:
         runner.close()
         raise TargetError(
             f"artifact {path} was compiled for the {runs_on}; target {target.name!r} is {target.device}; export it for that target"
         )
-    call = runner.bind(*noise(info.size_hw, info.batch))
+    call = runner.bind(*feeding.noise(info))
+
+    def prepare(image: Array) -> tuple[Array, Array]:
+        ready = feeding.prepare(info, image)
+        return ready.images, ready.sizes_hw
+
     return Subject(
-        path, target.runtime, info.spec, info.size_hw, info.batch, build_s, runner.runtime, call, runner.run, runner.close
+        path, target.runtime, info.precision, info.spec, info.size_hw, info.batch, build_s, runner.runtime, call, runner.run, prepare,
+        runner.close,
     )  # fmt: skip
 
 
@@ -74,6 +79,7 @@ def open_model(path: Path, target: Target, size_hw: SizeHW | None, batch: int) -
     """Build a .safetensors detector in PyTorch on the target's device; a ConfigError where nothing says its input size."""
     import torch
 
+    from jdnas.data.canvas import place_on_canvas
     from jdnas.models.bound import materialize
 
     start = perf_counter()
@@ -99,8 +105,12 @@ def open_model(path: Path, target: Target, size_hw: SizeHW | None, batch: int) -
 
     call = CudaDevice().bound(launch) if device == "cuda" else BoundCall(launch)
 
+    def prepare(image: Array) -> tuple[Array, Array]:
+        placed = place_on_canvas(image, size_hw, spec.traits.mean, spec.traits.std)
+        return placed.pixels[None], np.array([placed.size_hw], np.int64)
+
     info = RuntimeInfo(TORCH, torch.__version__, threads, device)
-    return Subject(path, TORCH, spec, size_hw, batch, build_s, info, call, infer, lambda: torch.set_num_threads(before))
+    return Subject(path, TORCH, "fp32", spec, size_hw, batch, build_s, info, call, infer, prepare, lambda: torch.set_num_threads(before))
 
 
 def read_model(path: Path, size_hw: SizeHW | None) -> "tuple[DetectorSpec, State, SizeHW]":

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from jdnas.data.images import read_image, rgb_pixels
 from jdnas.errors import DataError
+from jdnas.pipeline.exports import ExportOptions, export_model
 from jdnas.pipeline.predict import Detections, detections_in
-from jdnas.pipeline.single import OpenModel, evaluate_model, export_model, open_model
+from jdnas.pipeline.single import OpenModel, evaluate_model, open_model
 from jdnas.sizes import SizeHW
 from jdnas.spec import DetectorSpec
 from jdnas.training.evaluate import Metrics
@@ -57,9 +58,17 @@ class Detector:
         """Return the COCO metrics on the `train` or `val` split of a data set with the same classes."""
         return evaluate_model(self.path, Path(data), split, self._size, self._runtime, console=console or Console(), quiet=quiet)
 
-    def export(self, out: str | Path, *, batch: int = 1) -> Path:
-        """Export to ONNX, checked against PyTorch (a ParityError says that they differ), or to .pth for torchvision; return the file."""
-        export_model(self.path, Path(out), self._size, batch)
+    def export(
+        self, out: str | Path, *, batch: int = 1, precision: str = "fp32", input_form: str = "normalized", data: str | Path | None = None
+    ) -> Path:
+        """Export to ONNX, checked against PyTorch (a ParityError says that they differ), or to .pth for torchvision; return the file.
+
+        `precision`, `input_form` and `data` are those of `jdnas.export`.
+        """
+        options = ExportOptions(
+            size=self._size, batch=str(batch), precision=precision, input_form=input_form, data=None if data is None else Path(data)
+        )
+        export_model(self.path, Path(out), options)
         return Path(out)
 
     def benchmark(self, target: str | Path = "cpu-ort", *, seconds: float = 5.0) -> BenchmarkReport:

@@ -11,11 +11,12 @@ from jdnas.api.settings import Settings, run_config
 from jdnas.errors import ConfigError
 from jdnas.models.complexity import multiply_adds, parameters, parameters_per_part, per_part
 from jdnas.pipeline.engines import export_engine
+from jdnas.pipeline.exports import ExportOptions, export_for_triton, export_model
 from jdnas.pipeline.predict import Predictions, predict_files
 from jdnas.pipeline.progress import counting
 from jdnas.pipeline.prune import prune as prune_detector
 from jdnas.pipeline.prune import prune_action
-from jdnas.pipeline.single import evaluate_model, export_for_triton, export_model
+from jdnas.pipeline.single import evaluate_model
 from jdnas.pipeline.upgrade import Upgraded, upgrade_detector
 from jdnas.pipeline.weights import import_weights as convert
 from jdnas.pipeline.weights import spec_of_weights
@@ -57,28 +58,45 @@ def evaluate(
 
 
 def export(
-    model: PathLike, out: PathLike | None = None, *, size: str | None = None, batch: int = 1, triton: PathLike | None = None,
+    model: PathLike, out: PathLike | None = None, *, size: str | None = None, batch: int | str = 1, precision: str = "fp32",
+    input_form: str = "normalized", data: PathLike | None = None, calibration: str = "percentile", calibration_images: int = 128,
+    max_delta_ap: float | None = None, target: str = "cpu-ort", triton: PathLike | None = None,
     runtime: str = "ort-cpu", compute_capability: str | None = None, quiet: bool = False, console: Console | None = None,
 ) -> str:  # fmt: skip
     """Export a detector to ONNX with static shapes and compare it with PyTorch, or write a .pth for torchvision; say what came out.
+
+    `size` and `batch` may be lists ("640x480,320x240", "1..8"): one file each. `precision` is fp32, fp16, int8, or auto, the fastest on
+    `target` that passes; `input_form` what the engine takes (docs/export.md). `data` is the set whose validation images the engine is
+    compared on and whose training images calibrate int8; without it random images are compared. `max_delta_ap` replaces the largest
+    |dAP| that passes.
 
     `triton` is a model repository that the engine is put into as well. `runtime` is what the file is for: ONNX with the forms of the
     head that are fastest there, .pt2 for aoti, .engine for tensorrt and tensorrt-rtx, whose `compute_capability` (8.9) says which GPU
     to build for without one. A ParityError says that the engine differs from PyTorch.
     """
-    with counting(console or Console(), quiet=quiet) as count:
+    options = ExportOptions(
+        size=size, batch=str(batch), precision=precision, input_form=input_form, data=None if data is None else Path(data),
+        calibration=calibration, calibration_images=calibration_images, max_delta_ap=max_delta_ap, target=target,
+        runtime=runtime,
+    )  # fmt: skip
+    console = console or Console()
+    with counting(console, quiet=quiet) as count:
         count("exporting and comparing with PyTorch", 0, 1)
+
+        def say(line: str) -> None:
+            if not quiet:
+                console.print(line, highlight=False, markup=False)
+
         other = runtime != "ort-cpu" or compute_capability is not None
         if triton is not None:
             if other:
                 raise ConfigError(f"--triton takes engines of ONNX Runtime on the CPU, not of {runtime}; leave out one of the two")
-            return export_for_triton(Path(model), None if out is None else Path(out), Path(triton), size, batch)
+            return "\n".join(export_for_triton(Path(model), None if out is None else Path(out), Path(triton), options, say))
         if out is None:
             raise ConfigError("give the file to write with --out, or for an engine that there is already a folder with --triton")
         if other:
-            lines = export_engine(Path(model), Path(out), runtime=runtime, size=size, batch=batch, compute_capability=compute_capability)
-            return "\n".join(lines)
-        return export_model(Path(model), Path(out), size, batch)
+            return "\n".join(export_engine(Path(model), Path(out), options, compute_capability=compute_capability, say=say))
+        return "\n".join(export_model(Path(model), Path(out), options, say))
 
 
 def import_weights(file: PathLike, out: PathLike, *, config: PathLike | None = None, norm_eps: float | None = None) -> list[str]:

@@ -87,7 +87,7 @@ def optimize(
     Example: jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir runs/demo
     """
     import jdnas
-    from jdnas.cli.tables import plan_table, summary_table
+    from jdnas.cli.tables import plan_table, precision_table, summary_table
 
     output, settings = Output(quiet, as_json), overrides(override)
     placement = placement_from(executor, ray_address, workers, gpus_per_trial, cpus_per_trial, storage)
@@ -107,7 +107,7 @@ def optimize(
             command=_command(), placement=placement,
         )  # fmt: skip
     if as_json or not quiet:
-        output.result(run.summary, summary_table(run.summary))
+        output.result(run.summary, summary_table(run.summary), precision_table(run.summary["student"]["precisions"]))
     raise_where_missed(run.summary["search"])
 
 

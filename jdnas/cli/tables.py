@@ -38,6 +38,22 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def precision_table(rows: list[dict[str, Any]]) -> Table:
+    """Return what each precision gave: AP, its distance from PyTorch, latency on the target, size, and whether it passed."""
+    table = Table(title="Precisions of the student", title_justify="left")
+    table.add_column("")
+    for column in ("AP", "dAP", "latency ms", "MB", "passed", "taken"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        ap, delta, median = (
+            "-" if row[key] is None else f"{row[key]:{form}}" for key, form in (("ap", ".4f"), ("delta_ap", "+.4f"), ("median_ms", ".2f"))
+        )
+        table.add_row(
+            row["precision"], ap, delta, median, f"{row['size_mb']:.1f}", "yes" if row["passed"] else "no", "yes" if row["chosen"] else ""
+        )
+    return table
+
+
 def plan_table(found: "Estimate") -> Table:
     """Return the steps of a run with what each would take."""
     table = Table(title=found.line(), title_justify="left", box=SIMPLE)

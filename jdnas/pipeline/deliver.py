@@ -1,67 +1,79 @@
-"""From weights to engines: export, and the parity check on real images."""
+"""From the weights of a run to its engines: export in the precision that the settings name, and the parity check on real images."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.graph import export_onnx
-from export.parity import compare
-from export.runners import open_runner, predictor
-from jdnas.data.batches import eval_batches
-from jdnas.errors import ParityError
-from jdnas.models.bound import materialize
+from export.settings import Int8Settings
+from jdnas.config import RunConfig
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
+from jdnas.pipeline.export_job import Calibration, Proof, Subject
+from jdnas.pipeline.exports import style_for
+from jdnas.pipeline.precisions import AUTO, publish
 from jdnas.pipeline.speed import checking_runtime
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import read_json, write_json
-from jdnas.training.evaluate import evaluate
+from latency.here import standing
 from latency.targets import load_target
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One exported detector: its file, and how far it is from PyTorch."""
+    """One exported detector: its file, how far it is from PyTorch, and what was tried, a row for each precision."""
 
     artifact: Path
+    precision: str
     parity: dict[str, Any]
+    precisions: list[dict[str, Any]]
+    verdict: str
 
 
 def deliver(
-    context: Context, name: str, spec: DetectorSpec, state: State, size_hw: SizeHW, stem: Path, ap: float | None = None
-) -> Delivery:
-    """Export to `stem.onnx` and compare with PyTorch on validation images; a ParityError leaves the file marked as failed.
+    context: Context, name: str, spec: DetectorSpec, state: State, size_hw: SizeHW, stem: Path, ap: float | None = None,
+    precision: str | None = None,
+) -> Delivery:  # fmt: skip
+    """Export to `stem.onnx` and compare with PyTorch on validation images; a ParityError leaves the file in the run's folder `failed`.
 
-    `ap` is the detector's AP in PyTorch; with it, the engine's AP on the whole validation set is part of the check.
+    `ap` is the detector's AP in PyTorch; with it, the engine's AP on the whole validation set is part of the check. `precision` is by
+    default that of the settings.
     """
+    settings, target = context.config.export, load_target(context.config.target)
+    wanted = precision or _precision(context)
     artifact, record = stem.with_suffix(".onnx"), stem.with_name(stem.name + ".parity.json")
-    weights = hashlib.sha256(stem.with_suffix(".safetensors").read_bytes()).hexdigest()[:16]
-    if artifact.exists() and record.exists() and (kept := read_json(record)).get("weights") == weights:
-        return Delivery(artifact, kept)
-    candidate = stem.with_name(stem.name + ".unchecked.onnx")
+    key = {"weights": hashlib.sha256(stem.with_suffix(".safetensors").read_bytes()).hexdigest()[:16], "asked": wanted,
+           "settings": settings.model_dump(mode="json")}  # fmt: skip
+    if artifact.exists() and record.exists() and (kept := read_json(record)).get("key") == key:
+        return Delivery(artifact, kept["precision"], kept["parity"], kept["precisions"], kept["verdict"])
     provenance = {"run": context.folder.root.name, "detector": name, "seed": context.config.seed, "data": context.train.name}
-    export_onnx(state, spec, size_hw=size_hw, batch=1, path=candidate, classes=context.train.classes, provenance=provenance)
-    parity = _parity(context, spec, state, size_hw, candidate, ap) | {"weights": weights}
-    if not parity["passed"]:
-        failed = stem.with_name(stem.name + ".failed.onnx")
-        os.replace(candidate, failed)
-        write_json(failed.with_suffix(".json"), parity)
-        raise ParityError(f"the exported {name} differs from PyTorch: {parity['message']}; it was kept as {failed}")
-    write_json(record, parity)
-    os.replace(candidate, artifact)
-    return Delivery(artifact, parity)
+    subject = Subject(spec, state, context.train.classes, size_hw, input_form=settings.input, provenance=provenance, runtime=target.runtime)
+    runtime = checking_runtime(target)
+    proof = Proof(subject, settings.limits, context.val, context.config.parity_images, runtime, with_ap=ap is not None, known_ap=ap)
+    calibration = Calibration(
+        context.train,
+        Int8Settings(settings.calibration, style=style_for(target.runtime)),
+        settings.calibration_images,
+        settings.ranking_images,
+    )
+    made = publish(
+        subject, wanted, artifact, proof, calibration, target=target, seconds=context.config.benchmark_seconds,
+        failed_folder=context.folder.root / "failed",
+    )  # fmt: skip
+    parity, rows = made.made.result.to_dict() | {"runtime": runtime}, list(made.rows)
+    write_json(record, {"key": key, "precision": made.made.precision, "parity": parity, "precisions": rows, "verdict": made.verdict})
+    return Delivery(artifact, made.made.precision, parity, rows, made.verdict)
 
 
-def _parity(context: Context, spec: DetectorSpec, state: State, size_hw: SizeHW, artifact: Path, ap: float | None) -> dict[str, Any]:
-    traits, count = spec.traits, context.config.parity_images
-    runtime = checking_runtime(load_target(context.config.target))
-    with open_runner(artifact, runtime) as runner:
-        engine, engine_ap = predictor(runner), None
-        if ap is not None:
-            engine_ap = evaluate(engine, context.val, size_hw=size_hw, batch=1, mean=traits.mean, std=traits.std).ap
-        batches = eval_batches(context.val, size_hw=size_hw, batch=1, mean=traits.mean, std=traits.std)
-        images = (batch for _, batch in zip(range(count), batches, strict=False))
-        result = compare(materialize(spec, state), engine, images, reference_ap=ap, runner_ap=engine_ap)
-    return result.to_dict() | {"ap": engine_ap, "runtime": runtime}
+def _precision(context: Context) -> str:
+    # What cannot be measured here cannot be chosen by measurement: then the target's precision holds.
+    settings, target = context.config.export, load_target(context.config.target)
+    if settings.precision == "target" or (settings.precision == AUTO and not standing(target).measurable):
+        return target.precision
+    return settings.precision
+
+
+def base_precision(config: RunConfig) -> str:
+    """Return what the base is exported in: a float precision that was asked for, else that of the target."""
+    asked = config.export.precision
+    return asked if asked in ("fp32", "fp16") else load_target(config.target).precision

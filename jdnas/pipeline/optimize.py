@@ -10,7 +10,7 @@ from jdnas.config import RunConfig
 from jdnas.models.weights import State
 from jdnas.pipeline.base import check_sources, ensure_base
 from jdnas.pipeline.context import Context, load_context
-from jdnas.pipeline.deliver import deliver
+from jdnas.pipeline.deliver import base_precision, deliver
 from jdnas.pipeline.estimate import estimate_of
 from jdnas.pipeline.placement import LOCAL, Placement, bring_home, check_placement
 from jdnas.pipeline.plan import WorkPlan, work_plan
@@ -178,14 +178,17 @@ def _deliver_and_report(
                   "size_hw": list(size), "metrics": student.metrics})  # fmt: skip
     progress.now("exporting the student, comparing it with PyTorch")
     delivered = deliver(context, "student", student.student, weights, size, folder.student, student.ap)
+    progress.say(f"student, {delivered.verdict}")
     progress.now("exporting the base, comparing it with PyTorch", units / 3)
-    base_delivered = deliver(context, "base", context.base_spec, base_state, base_size, folder.base)
+    base_delivered = deliver(
+        context, "base", context.base_spec, base_state, base_size, folder.base, precision=base_precision(context.config)
+    )
     finished = [(base_delivered.artifact, context.base_spec, base_size), (delivered.artifact, student.student, size)]
     progress.now(f"measuring both on {context.config.target} in turns", units / 3)
     timing = speeds(context, finished, placement)
     progress.now("drawing examples, writing the report", units / 4)
     base_metrics = read_json(folder.base.with_suffix(".json"))["meta"]["metrics"]
-    summary = make_summary(context, result, final, control, base_metrics, timing, delivered, command)
+    summary = make_summary(context, result, final, control, base_metrics, timing, (base_delivered, delivered), command)
     models = [("base", context.base_spec, base_state, base_size), ("student", student.student, weights, size)]
     per_class = {"base": base_metrics["per_class"], "control": control.metrics["per_class"],
                  "student": student.metrics[student.size or ""]["per_class"]}  # fmt: skip

@@ -112,8 +112,9 @@ def unmeasured_note(target: Target, reason: str) -> str:
     """Say that no engine for the target was built or measured, why, and what to do with the exported file."""
     note = f"built for {target.device}: nothing here; measured on it: nothing here ({reason})"
     if target.runtime == "tensorrt":
-        flag = "" if target.precision == "fp32" else f" --{target.precision}"
+        flag = {"fp32": "", "fp16": " --fp16", "int8": " --int8 --fp16"}[target.precision]
         note += f". On the device: trtexec --onnx=student.onnx{flag} --saveEngine=student.engine"
+        note += " (from TensorRT 11 on without these flags: the file's types say it)" if flag else ""
     return note
 
 

@@ -53,24 +53,26 @@ def _figures(spec: DetectorSpec, size_hw: SizeHW, metrics: dict[str, Any], row: 
 
 def make_summary(
     context: Context, result: SearchResult, final: Final, control: Control, base_metrics: dict[str, Any], timing: dict[str, Any],
-    delivered: Delivery, command: str,
+    deliveries: tuple[Delivery, Delivery], command: str,
 ) -> dict[str, Any]:  # fmt: skip
     """Return summary.json: base, control and student with AP, latency and complexity, the search, the target, and provenance.
 
-    `timing` is the report of `jdnas.pipeline.speed.speeds` on the base's and the student's engines, in this order.
+    `timing` is the report of `jdnas.pipeline.speed.speeds` on the base's and the student's engines, in this order; so are `deliveries`.
     """
     config, student = context.config, final.trial
     base_size, size = context.base_size_hw, student.size or ""
     (base_row, student_row), label = timing["rows"], timing["label"]
     base = _figures(context.base_spec, base_size, base_metrics, base_row, label)
     own = _figures(student.student, size_hw_from_key(size), student.metrics[size], student_row, label)
+    base_delivered, delivered = deliveries
     artifact = str(delivered.artifact.relative_to(context.folder.root))
     polish = {} if final.polish is None else {"polish": final.polish}
     goal = {} if final.goal is None else {"goal": final.goal.to_dict(cost_unit(config))}
     return {
-        "base": base | {"score": result.history[0].score},
+        "base": base | {"score": result.history[0].score, "precision": base_delivered.precision},
         "control": _figures(context.base_spec, base_size, dict(control.metrics), base_row, label) | {"extra_images": control.images},
-        "student": own | {"artifact": artifact, "parity": delivered.parity, "trial": student.number, "score": student.score} | polish,
+        "student": own | {"artifact": artifact, "parity": delivered.parity, "trial": student.number, "score": student.score,
+                          "precision": delivered.precision, "precisions": delivered.precisions, "verdict": delivered.verdict} | polish,
         "search": counts(result.history, config.search.k) | {"stopped_by": result.stopped_by} | goal,
         "target": {"name": config.target, **timing}, "seed": config.seed, "command": command, "versions": versions(),
         "data": describe_data(context), "settings": config.model_dump(mode="json"), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -68,6 +68,7 @@ def _context(run: RunData, run_dir: Path) -> dict[str, Any]:
         "parts_label": str(as_dict(run.extra.get("parts_ms")).get("label") or ""),
         "examples": _examples(run, run_dir),
         "per_class": tiles.per_class(run),
+        "precisions": as_rows(run.model("student").get("precisions")),
         "parity": as_dict(run.extra.get("parity")) or as_dict(run.model("student").get("parity")),
         "benchmark": as_rows(run.extra.get("benchmark")),
         "data": data,

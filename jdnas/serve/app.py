@@ -125,7 +125,7 @@ class _Work:
                 if parsed.encoded:
                     outputs, _ = await model.detect(parsed.encoded, max_pixels=self._limits.pixels, pool=self._pool)
                 else:
-                    outputs = await model.infer(parsed.tensors["images"], parsed.tensors["sizes_hw"])
+                    outputs = await model.infer(parsed.tensors["images"], parsed.tensors.get("sizes_hw"))
         except TimeoutError as error:
             raise self._late() from error
         content, headers = build_reply(model.name, parsed, outputs)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from export.runners import Runner, open_runner, padded_run
+from export.feeding import Prepared, noise, prepare
+from export.runners import Runner, open_runner
 from export.session import Array
 from jdnas.errors import ConfigError, DataError, InputError
 from jdnas.serve.batching import Batcher, Outputs
@@ -42,30 +43,29 @@ class ServedModel:
     gate: Gate
     images: bool
 
-    async def infer(self, images: Array, sizes_hw: Array) -> Outputs:
-        """Run images that were prepared by the client; boxes are in canvas pixels."""
+    async def infer(self, images: Array, sizes_hw: Array | None) -> Outputs:
+        """Run images that were prepared by the client; boxes are in pixels of the canvas, or of the image where that is the input form."""
+        if sizes_hw is None:
+            sizes_hw = np.array([images.shape[1:3]] * len(images), np.int64)
         return await self._result(images, sizes_hw)
 
     async def detect(self, files: Iterable[bytes], *, max_pixels: int, pool: Any) -> tuple[Outputs, list[tuple[int, int]]]:
         """Run the images of JPEG or PNG files; boxes are in their pixels. Also returns the images' sizes (height, width)."""
         if not self.images:
             raise Refusal(400, "this server takes tensors only; start it without --no-images")
-        from jdnas.data.canvas import boxes_in_image
-
         loop = asyncio.get_running_loop()
-        placed = await asyncio.gather(*(loop.run_in_executor(pool, self._placed, data, max_pixels) for data in files))
-        sizes = np.array([one.size_hw for one in placed], np.int64)
-        found = await self._result(np.stack([one.pixels for one in placed]), sizes)
-        boxes = [boxes_in_image(row, one) for row, one in zip(found["boxes"], placed, strict=True)]
-        return {**found, "boxes": np.stack(boxes).astype(np.float32)}, [one.image_hw for one in placed]
+        placed = await asyncio.gather(*(loop.run_in_executor(pool, self._prepared, data, max_pixels) for data in files))
+        images, sizes = (np.concatenate(parts) for parts in zip(*((one.images, one.sizes_hw) for one, _ in placed), strict=True))
+        found = await self._result(images, sizes)
+        boxes = [one.boxes_in_image(row) for row, (one, _) in zip(found["boxes"], placed, strict=True)]
+        return {**found, "boxes": np.stack(boxes).astype(np.float32)}, [size for _, size in placed]
 
-    def _placed(self, data: bytes, max_pixels: int) -> Any:
-        from jdnas.data.canvas import place_on_canvas
+    def _prepared(self, data: bytes, max_pixels: int) -> tuple[Prepared, tuple[int, int]]:
         from jdnas.data.images import decode_image
 
-        traits = self.contract.info.spec.traits
         try:
-            return place_on_canvas(decode_image(data, max_pixels=max_pixels), self.contract.info.size_hw, traits.mean, traits.std)
+            image = decode_image(data, max_pixels=max_pixels)
+            return prepare(self.contract.info, image), (image.shape[0], image.shape[1])
         except DataError as error:
             raise Refusal(400, str(error)) from error
 
@@ -100,8 +100,7 @@ class Models:
 
     def _started(self, name: str, runner: Runner, delay_s: float, queue: int, images: bool) -> ServedModel:
         contract = Contract(runner.metadata)
-        size = runner.metadata.size_hw
-        padded_run(runner, np.zeros((1, 3, *size), np.float32), np.array([size], np.int64))  # the first call is slow
+        runner.run(*noise(runner.metadata))  # the first call is slow
         batcher = Batcher(runner, delay_s=delay_s, report=self.metrics.batch(name))
         self._stack.callback(batcher.close)
         return ServedModel(name, runner, contract, batcher, Gate(queue, self.metrics.inside(name)), images)

@@ -6,6 +6,7 @@ Sources: the Open Inference Protocol's inference_rest.md, Triton's extension_bin
 import base64
 import binascii
 import json
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -52,11 +53,12 @@ def parse_request(body: bytes, header_length: str | None, contract: Contract, *,
         arrays[key], at = _input(entry, spec, contract, binary, at)
     if at != len(binary):
         raise Refusal(400, f"the inputs take {at} bytes of binary data, the body has {len(binary)}")
-    if set(arrays) not in ({"images", "sizes_hw"}, {"encoded"}):
-        raise Refusal(400, f"a request has the inputs 'images' and 'sizes_hw', or 'encoded'; got {', '.join(sorted(arrays)) or 'none'}")
+    if set(arrays) not in (set(contract.tensors), {"encoded"}):
+        wanted = " and ".join(map(repr, contract.tensors))
+        raise Refusal(400, f"a request has the inputs {wanted}, or 'encoded'; got {', '.join(sorted(arrays)) or 'none'}")
     encoded = arrays.pop("encoded", ())
     if arrays:
-        contract.check_tensors(arrays["images"], arrays["sizes_hw"])
+        contract.check_tensors(arrays["images"], arrays.get("sizes_hw"))
     return InferRequest(name, arrays, tuple(encoded), _outputs(document, contract))
 
 
@@ -155,7 +157,7 @@ def _input(entry: dict[str, Any], spec: TensorSpec, contract: Contract, binary: 
 
 def _binary(part: memoryview, spec: TensorSpec, shape: list[int]) -> Array:
     dtype = DTYPES[spec.datatype]
-    wanted = int(np.prod(shape)) * dtype.itemsize
+    wanted = math.prod(shape) * dtype.itemsize
     if len(part) != wanted:
         raise Refusal(400, f"input {spec.name!r} takes {wanted} bytes, got {len(part)}")
     return np.require(np.frombuffer(part, dtype).reshape(shape), requirements=["C", "A"])
@@ -166,8 +168,10 @@ def _numbers(entry: dict[str, Any], spec: TensorSpec, shape: list[int]) -> Array
         data = np.asarray(entry.get("data"))
     except (ValueError, RecursionError) as error:
         raise Refusal(400, f"input {spec.name!r}: 'data' is not a tensor") from error
-    if data.dtype.kind not in ("iu" if spec.datatype == "INT64" else "iuf") or data.size != np.prod(shape):
-        raise Refusal(400, f"input {spec.name!r} needs 'data' with {np.prod(shape)} numbers of {spec.datatype}")
+    if data.dtype.kind not in ("iuf" if spec.datatype == "FP32" else "iu") or data.size != math.prod(shape):
+        raise Refusal(400, f"input {spec.name!r} needs 'data' with {math.prod(shape)} numbers of {spec.datatype}")
+    if spec.datatype == "UINT8" and not 0 <= data.min() <= data.max() <= 255:
+        raise Refusal(400, f"input {spec.name!r} must hold numbers in 0..255")
     with np.errstate(all="ignore"):  # what is too large for float32 becomes infinite, and is refused as that
         return data.astype(DTYPES[spec.datatype]).reshape(shape)
 

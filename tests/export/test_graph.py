@@ -77,7 +77,10 @@ def test_folding_keeps_the_function():
         ({"size_hw": (0, 64)}, "multiples of 32"),
         ({"batch": 0}, "at least 1"),
         ({"classes": ("one",)}, "3 classes"),
-        ({"precision": "fp8"}, "known: fp32"),
+        ({"precision": "fp8"}, "known: fp16, fp32, int8"),
+        ({"precision": "int8"}, "images to calibrate with"),
+        ({"input_form": "jpeg"}, "known: image, normalized, uint8, uint8-nhwc"),
+        ({"input_form": "image", "batch": 2}, "one image of any size"),
     ],
 )
 def test_settings_that_cannot_be_exported(tiny, tmp_path, changed, message):

@@ -82,7 +82,7 @@ def test_last_place_of_a_full_list():
 
 
 def test_ap():
-    assert _compare([[A]], [[A]], reference_ap=0.3, runner_ap=0.2995).passed
+    assert _compare([[A]], [[A]], reference_ap=0.3, runner_ap=0.2996).passed
     result = _compare([[A]], [[A]], reference_ap=0.3, runner_ap=0.297)
     assert not result.passed
     assert result.delta_ap == pytest.approx(-0.003)

@@ -11,7 +11,7 @@ from jdnas.errors import ConfigError
 from jdnas.models.complexity import multiply_adds, parameters
 from jdnas.models.detector import build
 from jdnas.models.weights import check_state
-from jdnas.pipeline.single import export_model
+from jdnas.pipeline.exports import ExportOptions, export_model
 from jdnas.spec import DetectorSpec, Stage
 from jdnas.student.actions import ACTION_KINDS, Action, legal_actions, prunable_widths, sample_action
 from jdnas.student.heads import HEAD_KINDS
@@ -164,4 +164,5 @@ def test_students_of_many_actions_export(family: str, tmp_path: Path) -> None:
         assert action is not None
         state, spec = evolve(state, spec, action, rules, seed=generation)
     save_detector(tmp_path / "student", spec, state, {"size_hw": list(SIZE_HW)})
-    assert "batch 1" in export_model(tmp_path / "student.safetensors", tmp_path / "student.onnx", None, 1)
+    (line,) = export_model(tmp_path / "student.safetensors", tmp_path / "student.onnx", ExportOptions())
+    assert "batch 1" in line
