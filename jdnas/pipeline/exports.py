@@ -72,8 +72,8 @@ class ExportOptions:
 def export_model(model: Path, out: Path, options: ExportOptions, say: Say = lambda _: None) -> list[str]:
     """Export weights to ONNX files that were compared with PyTorch, and say what came out; or write them for torchvision.
 
-    With several canvases or batches the files are named `out` with `_WIDTHxHEIGHT_bBATCH`. A file STEM.precisions.json beside each
-    says what was tried.
+    With several canvases or batches the files are named `out` with `_WIDTHxHEIGHT_bBATCH`. With "auto" a file STEM.precisions.json beside
+    each says what was tried.
     """
     if out.suffix in TORCH_SUFFIXES:
         return [write_for_torchvision(open_weights(model), out)]
@@ -123,7 +123,8 @@ def _publish_all(model: Path, out: Path, options: ExportOptions, say: Say) -> li
         path = out if len(subjects) == 1 else _named(out, subject)
         proof = Proof(subject, options.limits, val, options.parity_images, options.checked_in)
         published = publish(subject, options.precision, path, proof, calibration, target=target, seconds=options.seconds, say=say)
-        write_json(path.with_suffix(".precisions.json"), {"rows": list(published.rows), "verdict": published.verdict})
+        if len(published.rows) > 1:
+            write_json(path.with_suffix(".precisions.json"), {"rows": list(published.rows), "verdict": published.verdict})
         found.append((published, _line(subject, published, options)))
     return found
 

@@ -18,6 +18,8 @@ HEAD = Head(width=16, rpn_width=8, anchor_sizes=(8, 16, 32, 64, 128), candidates
 SIZE_HW = (64, 96)
 CASCADE = replace(HEAD, kind="cascade", convs=(8,), fcs=1)
 TWICE = replace(HEAD, strides=(32, 32, 64), anchor_sizes=(32,) * 3, anchor_scales=(1.0, 2.0), rpn_convs=2, rpn_score_threshold=0.02)
+IMAGES = 50
+BATCHES = {"resnet_bottleneck": 8}
 EXTRAS = {
     "resnext_4d": {"deformable": (3,), "modulated": True, "head": CASCADE, "neck_norm": True},
     "mobilenet_v3": {"tail": 16, "head": TWICE},
@@ -29,7 +31,8 @@ def _spec(family: str) -> DetectorSpec:
 
 
 @pytest.mark.parametrize(
-    "family", ["resnext_4d", "mobilenet_v3", "efficientnet_lite", pytest.param("mobilenet_v2", marks=pytest.mark.slow)]
+    "family",
+    ["resnext_4d", "mobilenet_v3", "efficientnet_lite", "resnet_bottleneck", pytest.param("mobilenet_v2", marks=pytest.mark.slow)],
 )
 @torch.no_grad()
 def test_an_engine_finds_what_the_detector_finds(family: str, tmp_path: Path) -> None:
@@ -42,10 +45,16 @@ def test_an_engine_finds_what_the_detector_finds(family: str, tmp_path: Path) ->
             tensor.uniform_(0.5, 1.5)
         elif "class_logits.weight" in name or "rpn.objectness.weight" in name:
             tensor.normal_(std=0.8)
-    path = export_onnx(detector.state_dict(), detector.spec, size_hw=SIZE_HW, path=tmp_path / "model.onnx", classes=("a", "b"))
+    size = BATCHES.get(family, 1)
+    path = export_onnx(detector.state_dict(), detector.spec, size_hw=SIZE_HW, batch=size, path=tmp_path / "model.onnx", classes=("a", "b"))
     noise = torch.Generator().manual_seed(1)
-    batches = [SimpleNamespace(images=torch.randn(1, 3, *SIZE_HW, generator=noise), sizes_hw=torch.tensor([[60, 90]])) for _ in range(3)]
-    assert all(int(detector(batch.images, batch.sizes_hw).count) > 3 for batch in batches)
+    batches = [
+        SimpleNamespace(
+            images=torch.randn(size, 3, *SIZE_HW, generator=noise), sizes_hw=torch.tensor([[60 - at, 90] for at in range(size)])
+        )
+        for _ in range(-(-IMAGES // size))
+    ]
+    assert all(int(detector(batch.images, batch.sizes_hw).count.sum()) > 3 for batch in batches)
     with open_runner(path) as runner:
         result = compare(detector, predictor(runner), batches)
-    assert result.passed, result.message
+    assert result.passed and result.images >= IMAGES, result.message

@@ -1,10 +1,11 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from export.artifact import INPUT_NAMES, OUTPUT_NAMES
 from export.graph import export_onnx, fold_norms, verify
@@ -30,6 +31,22 @@ def test_detections_equal_the_eager_detectors(tiny):
     assert result.passed, result.message
     assert result.detections > 50
     assert result.matched == 1.0
+
+
+def test_images_without_detections(tiny, tmp_path):
+    model = onnx.load(tiny.path)
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "box_head.class_logits.bias")
+    background = numpy_helper.to_array(bias) + np.array([50.0, 0.0, 0.0, 0.0], np.float32)
+    bias.CopyFrom(numpy_helper.from_array(background, bias.name))
+    onnx.save(model, tmp_path / "background.onnx")
+    state = tiny.state | {"box_head.class_logits.bias": torch.from_numpy(background)}
+    other = type(tiny.detector)(tiny.spec).eval()
+    other.load_state_dict(state)
+    (batch,) = _random_batches(1, 2, tiny.size_hw)
+    with open_runner(tmp_path / "background.onnx") as runner, torch.no_grad():
+        outputs = runner.run(batch.images.numpy(), batch.sizes_hw.numpy())
+        assert compare(other, predictor(runner), [batch]).passed
+    assert all(not array.any() for array in outputs.values())
 
 
 def test_a_detector_with_other_weights_is_told_apart(tiny):

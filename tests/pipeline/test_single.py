@@ -80,6 +80,34 @@ def test_export_another_size_and_batch(nano_run: NanoRun, tmp_path: Path) -> Non
     assert code == 0 and json.loads(said)["images"] == 6, err
 
 
+def test_export_lists_in_int8_for_bytes(nano_run: NanoRun, tmp_path: Path) -> None:
+    out, data = tmp_path / "small.onnx", nano_run.folder / "shapes"
+    code, said, err = jdnas(
+        "export", nano_run.student.with_suffix(".safetensors"), "--out", out, "--size", "64x64", "--batch", "1..2", "--precision", "int8",
+        "--input", "uint8-nhwc", "--data", data, "--calibration-images", 4, "--max-delta-ap", 1,
+    )  # fmt: skip
+    assert code == 0, err
+    names = ["small_64x64_b1.onnx", "small_64x64_b2.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert all(name in said for name in names) and "input uint8-nhwc; int8:" in said
+    assert jdnas("predict", tmp_path / names[1], data / "images", "--out", tmp_path / "found", "--score", 0)[0] == 0
+    code, said, err = jdnas("eval", tmp_path / names[1], "--data", data)
+    assert code == 0 and json.loads(said)["images"] == 6, err
+
+
+def test_wrong_precisions_and_forms(nano_run: NanoRun, tmp_path: Path) -> None:
+    weights, out = nano_run.student.with_suffix(".safetensors"), tmp_path / "x.onnx"
+    assert "known: auto, fp16, fp32, int8" in error_of("export", weights, "--out", out, "--precision", "int4")
+    assert "--data FOLDER" in error_of("export", weights, "--out", out, "--precision", "int8")
+    assert "known: image, normalized, uint8, uint8-nhwc" in error_of("export", weights, "--out", out, "--input", "jpeg")
+    assert "one image of any size" in error_of("export", weights, "--out", out, "--input", "image", "--batch", 2)
+    assert "ranges 1..8" in error_of("export", weights, "--out", out, "--batch", "1-8")
+    assert "known: entropy, minmax, percentile" in error_of(
+        "export", weights, "--out", out, "--precision", "int8", "--data", nano_run.folder / "shapes", "--calibration", "best"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_sizes(nano_run: NanoRun, tmp_path: Path) -> None:
     weights, data = nano_run.student.with_suffix(".safetensors"), nano_run.folder / "shapes"
     assert "multiples of 32" in error_of("export", weights, "--out", tmp_path / "x.onnx", "--size", "100x64")

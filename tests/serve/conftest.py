@@ -19,7 +19,7 @@ from PIL import Image
 
 from export.graph import export_onnx
 from export.runners import Runner, open_runner
-from jdnas.models.detector import build
+from jdnas.models.detector import Detector, build
 from jdnas.serve.app import create_app
 from jdnas.serve.limits import Limits
 from jdnas.serve.metrics import Metrics
@@ -32,9 +32,8 @@ CLASSES = ("circle", "square", "triangle")
 BATCH = 2
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector of random weights that detects something in noise, with batch 2."""
+def small_detector() -> Detector:
+    """A detector of random weights, always the same, that detects something in noise."""
     torch.manual_seed(0)
     head = Head(width=16, rpn_width=8, anchor_sizes=(8, 16, 32, 64, 128), candidates=50, proposals=50, detections=20)
     spec = DetectorSpec("resnet_basic", 8, tuple(Stage(width, (width,)) for width in (8, 8, 16, 16)), len(CLASSES), neck=8, head=head)
@@ -43,8 +42,15 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layers = ((detector.rpn.objectness, 0.5), (detector.rpn.deltas, 0.1), (detector.box_head.class_logits, 1.0))
         for layer, std in (*layers, (detector.box_head.box_deltas, 0.2)):
             layer.weight.normal_(std=std)
+    return detector
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small detector with batch 2."""
+    detector = small_detector()
     path = tmp_path_factory.mktemp("engine") / "tiny.onnx"
-    return export_onnx(detector.state_dict(), spec, size_hw=CANVAS_HW, batch=BATCH, path=path, classes=CLASSES)
+    return export_onnx(detector.state_dict(), detector.spec, size_hw=CANVAS_HW, batch=BATCH, path=path, classes=CLASSES)
 
 
 @pytest.fixture(scope="session")
