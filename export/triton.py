@@ -41,7 +41,8 @@ def write_triton_repository(artifact: Path, folder: Path, name: str | None = Non
 def config_text(name: str, info: ArtifactInfo, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]) -> str:
     """Return config.pbtxt; what a client needs to prepare images and to name labels is in its parameters."""
     traits = info.spec.traits
-    values = {"classes": info.classes, "size_hw": info.size_hw, "mean": traits.mean, "std": traits.std, "precision": info.precision}
+    values = {"classes": info.classes, "size_hw": info.size_hw, "mean": traits.mean, "std": traits.std, "precision": info.precision,
+              "input": info.input}  # fmt: skip
     parameters = [
         f'parameters {{ key: "{key}" value {{ string_value: {_quoted(value if isinstance(value, str) else json.dumps(value))} }} }}'
         for key, value in values.items()
@@ -57,7 +58,8 @@ def _tensor(value: ValueInfoProto) -> str:
     kind = value.type.tensor_type
     if kind.elem_type not in _TYPES:
         raise CheckpointError(f"tensor {value.name!r} has a type that the Triton configuration does not know; export it again")
-    return f'name: "{value.name}" data_type: {_TYPES[kind.elem_type]} dims: [{", ".join(str(d.dim_value) for d in kind.shape.dim)}]'
+    sides = (str(d.dim_value) if d.HasField("dim_value") else "-1" for d in kind.shape.dim)
+    return f'name: "{value.name}" data_type: {_TYPES[kind.elem_type]} dims: [{", ".join(sides)}]'
 
 
 def _quoted(text: str) -> str:

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
-from export.graph import export_onnx
+from export.artifact import ArtifactInfo
+from export.graph import detector_graph, export_onnx, write_artifact
 from jdnas.models.detector import Detector, build
 from jdnas.spec import DetectorSpec, Head, Stage
 
@@ -40,6 +42,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyEngine:
     state = detector.state_dict()
     export_onnx(state, spec, size_hw=CANVAS_HW, batch=2, path=path, classes=CLASSES, provenance={"run": "test"})
     return TinyEngine(spec, state, detector, path, CANVAS_HW, CLASSES)
+
+
+@pytest.fixture(scope="session")
+def tiny_half(tiny: TinyEngine, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """The same detector in fp16."""
+    graph = detector_graph(tiny.state, tiny.spec, size_hw=tiny.size_hw, batch=2, precision="fp16")
+    info = ArtifactInfo(tiny.spec, tiny.classes, tiny.size_hw, 2, "fp16", {})
+    return onnx.load(write_artifact(graph, info, tmp_path_factory.mktemp("half") / "half.onnx"))
 
 
 @torch.no_grad()

@@ -8,8 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export.artifact import ArtifactInfo
-from export.graph import detector_graph, write_artifact
+from export.graph import detector_graph
 from export.parity import compare
 from export.runners import open_runner, predictor
 from export.settings import TOLERANCES
@@ -19,32 +18,25 @@ from tests.export.conftest import TinyEngine
 _FLOAT, _HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
-@pytest.fixture(scope="module")
-def half(tiny: TinyEngine, tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
-    graph = detector_graph(tiny.state, tiny.spec, size_hw=tiny.size_hw, batch=2, precision="fp16")
-    info = ArtifactInfo(tiny.spec, tiny.classes, tiny.size_hw, 2, "fp16", {})
-    return onnx.load(write_artifact(graph, info, tmp_path_factory.mktemp("half") / "half.onnx"))
-
-
-def test_the_network_is_half_and_boxes_are_not(half: onnx.ModelProto) -> None:
-    inferred = onnx.shape_inference.infer_shapes(half, strict_mode=True).graph
+def test_the_network_is_half_and_boxes_are_not(tiny_half: onnx.ModelProto) -> None:
+    inferred = onnx.shape_inference.infer_shapes(tiny_half, strict_mode=True).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output, *inferred.input)}
 
     def types(*operators: str) -> set[int]:
-        return {kinds[node.output[0]] for node in half.graph.node if node.op_type in operators}
+        return {kinds[node.output[0]] for node in tiny_half.graph.node if node.op_type in operators}
 
     assert types("Conv", "Gemm") == {_HALF}
     # Box decoding, overlaps, scores and their order.
     assert types("Exp", "Div", "TopK", "Softmax", "Sigmoid") == {_FLOAT}
     assert {name: kinds[name] for name in ("images", "boxes", "scores")} == dict.fromkeys(("images", "boxes", "scores"), _FLOAT)
-    weights = [tensor for tensor in half.graph.initializer if tensor.data_type == _FLOAT and int(np.prod(tensor.dims)) > 64]
+    weights = [tensor for tensor in tiny_half.graph.initializer if tensor.data_type == _FLOAT and int(np.prod(tensor.dims)) > 64]
     assert all(tensor.dims[-1] == 4 for tensor in weights), [tensor.name for tensor in weights]  # anchors alone
 
 
 @torch.no_grad()
-def test_detections_stay(tiny: TinyEngine, half: onnx.ModelProto, tmp_path) -> None:
+def test_detections_stay(tiny: TinyEngine, tiny_half: onnx.ModelProto, tmp_path) -> None:
     path = tmp_path / "half.onnx"
-    onnx.save(half, path)
+    onnx.save(tiny_half, path)
     generator = torch.Generator().manual_seed(1)
     batch = SimpleNamespace(images=torch.randn(2, 3, *tiny.size_hw, generator=generator), sizes_hw=torch.tensor([tiny.size_hw] * 2))
     with open_runner(path, threads=1) as runner:

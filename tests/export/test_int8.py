@@ -118,9 +118,17 @@ def test_the_fewest_groups_that_pass_are_kept(monkeypatch, calibrated: Calibrate
     assert list(choice.kept) == order[: len(choice.kept)] and (len(choice.kept) == needed or needed == 99)
 
 
-def test_what_tensorrt_takes(tiny: TinyEngine, calibrated: Calibrated) -> None:
-    model = quantized(replace(calibrated, settings=Int8Settings(method="minmax", style="tensorrt")))
+@pytest.fixture(scope="module")
+def for_tensorrt(tiny: TinyEngine, tiny_half: ModelProto) -> ModelProto:
+    """int8 with half for the rest."""
+    return quantized(calibrate(tiny_half, _feeds(tiny, 2), Int8Settings(method="minmax", style="tensorrt")))
+
+
+def test_what_tensorrt_takes(for_tensorrt: ModelProto) -> None:
+    model = for_tensorrt
     verify(model)
+    session = OrtSession(model.SerializeToString(), threads=1)
+    assert session.inputs["images"][1] == np.float32
     constants = _constants(model)
     zero_points = [value for name, value in constants.items() if name.endswith("zero_point")]
     assert zero_points and all(value.dtype == np.int8 and not value.any() for value in zero_points)
@@ -135,13 +143,16 @@ def test_what_tensorrt_takes(tiny: TinyEngine, calibrated: Calibrated) -> None:
 
 
 @pytest.mark.tensorrt
-def test_tensorrt_rtx_parses_it(calibrated: Calibrated) -> None:
+def test_tensorrt_rtx_builds_it(for_tensorrt: ModelProto) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="the extra tensorrt-rtx is not installed")
-    model = quantized(replace(calibrated, settings=Int8Settings(method="minmax", style="tensorrt")))
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
-    assert parser.parse(model.SerializeToString()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    assert parser.parse(for_tensorrt.SerializeToString()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    assert config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    assert builder.build_serialized_network(network, config) is not None
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy"])

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
+from export.artifact import ArtifactInfo
 from export.ort_session import OrtSession
-from export.triton import write_triton_repository
+from export.triton import config_text, write_triton_repository
 from jdnas.errors import CheckpointError, ConfigError
 from tests.export.conftest import CLASSES, TinyEngine
 
@@ -49,6 +51,14 @@ def test_the_configuration_agrees_with_the_model(tiny: TinyEngine, tmp_path: Pat
     assert json.loads(values["classes"]) == list(CLASSES) and json.loads(values["size_hw"]) == list(tiny.size_hw)
     assert json.loads(values["mean"]) == list(tiny.spec.traits.mean) and values["precision"] == "fp32"
     assert onnxruntime.InferenceSession(tiny.path.read_bytes()).get_modelmeta().custom_metadata_map == session.properties
+
+
+def test_whole_images_have_free_sides(tiny: TinyEngine, tmp_path: Path) -> None:
+    info = ArtifactInfo(tiny.spec, tiny.classes, tiny.size_hw, 1, "fp32", {}, input="image")
+    inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, (1, "height", "width", 3))]
+    config = text_format.Parse(config_text("any", info, inputs, []), _schema().ModelConfig())
+    assert [(one.name, one.data_type, list(one.dims)) for one in config.input] == [("images", 2, [1, -1, -1, 3])]  # 2: TYPE_UINT8
+    assert config.parameters["input"].string_value == "image"
 
 
 def test_class_names_of_any_text_survive(tiny: TinyEngine, tmp_path: Path) -> None:
