@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -70,15 +71,58 @@ def passing_fault(error: Exception, where: str) -> str | None:
     return reason if isinstance(cause, OperationalError | InterfaceError) or cause.connection_invalidated else None
 
 
+class Once:
+    """Takes the place of `Retry` where nothing is tried again."""
+
+    def __call__(self, call: Callable[[int], T], where: str) -> T:
+        """Return `call(0)`."""
+        return call(0)
+
+
+_once = Once()
+
+
 class PatientStorage(RDBStorage):
     """An RDBStorage whose calls are tried again while the database does not answer."""
 
     def __init__(self, url: str, engine_kwargs: dict[str, Any], retry: Retry) -> None:
-        self.retry, self.where = retry, without_passwords(url)
+        self.retry: Retry | Once = retry
+        self.where = without_passwords(url)
         super().__init__(url, engine_kwargs)
+
+    def at_once(self, write: Callable[[], None], trial_id: int) -> None:
+        """Do all that `write` does to a trial, whose end is the last of it, in one transaction; it is tried again as a whole."""
+
+        def attempt(tries: int) -> None:
+            if tries and super(PatientStorage, self).get_trial(trial_id).state.is_finished():
+                return  # the answer to an earlier try was lost
+            with self._one_transaction():
+                write()
+
+        self.retry(attempt, self.where)
+
+    @contextmanager
+    def _one_transaction(self) -> Iterator[None]:
+        patient = self.retry
+        try:
+            with self.engine.begin() as connection:
+                self.scoped_session.remove()
+                self.scoped_session.configure(bind=connection)  # whose sessions leave the commit to it
+                self.retry = _once  # within a transaction that has failed, nothing can be tried again
+                yield
+        finally:
+            self.retry = patient
+            self.scoped_session.remove()
+            self.scoped_session.configure(bind=self.engine)
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:  # noqa: D102
         return self.retry(lambda _: super(PatientStorage, self).create_new_study(directions, study_name), self.where)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: D102
+        self.retry(lambda _: super(PatientStorage, self).set_study_system_attr(study_id, key, value), self.where)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:  # noqa: D102
+        return self.retry(lambda _: super(PatientStorage, self).get_study_system_attrs(study_id), self.where)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: D102
         self.retry(lambda _: super(PatientStorage, self).set_study_user_attr(study_id, key, value), self.where)

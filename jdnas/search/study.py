@@ -25,6 +25,7 @@ from jdnas.passwords import without_passwords
 from jdnas.search.history import History, Trial, TrialState
 from jdnas.search.patient_storage import PatientStorage, Retry
 from jdnas.search.settings import SearchSettings
+from jdnas.search.shown import in_words, shown_proposal, shown_search
 from jdnas.search.study_url import engine_arguments, study_url
 from jdnas.search.workshop import Candidate, SearchTask
 from jdnas.spec import DetectorSpec
@@ -32,6 +33,7 @@ from jdnas.spec import DetectorSpec
 STUDY_NAME = "jdnas"
 _READING_WAIT_S = 30.0
 _HEADER = "jdnas_search"
+_METRIC_NAMES = "study:metric_names"  # what Study.set_metric_names writes
 _STATES: dict[TrialState, OptunaState] = {
     "complete": OptunaState.COMPLETE,
     "refused": OptunaState.PRUNED,
@@ -42,7 +44,7 @@ _PROPOSED = ("parent", "generation", "choice", "action", "origin", "teacher", "s
 _RESULT = (
     "student", "costs", "metrics", "size", "ap", "cost", "seconds", "overhead_seconds", "images", "files", "reason", "rung", "state"
 )  # fmt: skip
-_COLUMNS = ("ap", "cost", "size", "reason")  # again one by one, for optuna-dashboard; each costs a transaction
+_COLUMNS = ("ap", "cost", "size", "reason")  # again one by one, for optuna-dashboard
 
 
 def sqlite_url(path: Path) -> str:
@@ -96,8 +98,11 @@ class SearchStudy:
             storage.create_new_study([StudyDirection.MAXIMIZE], name)
         except DuplicatedStudyError:
             _check_same_search(_header(storage, name), task, settings, shown)
-        header = {"task": task.to_dict(), "settings": settings.model_dump(mode="json")}
-        storage.set_study_user_attr(storage.get_study_id_from_name(name), _HEADER, header)
+        study_id = storage.get_study_id_from_name(name)
+        storage.set_study_system_attr(study_id, _HEADER, {"task": task.to_dict(), "settings": settings.model_dump(mode="json")})
+        storage.set_study_system_attr(study_id, _METRIC_NAMES, ["score"])
+        for key, value in shown_search(task, settings).items():
+            storage.set_study_user_attr(study_id, key, value)
         return cls(storage, name, task, settings)
 
     @classmethod
@@ -122,7 +127,7 @@ class SearchStudy:
     def begin(self, candidate: Candidate) -> None:
         """Store a proposal, before any work on it."""
         proposal = {key: _plain(getattr(candidate, key)) for key in _PROPOSED}
-        template = create_trial(state=OptunaState.RUNNING, user_attrs=_shown_proposal(candidate), system_attrs={"proposal": proposal})
+        template = create_trial(state=OptunaState.RUNNING, user_attrs=shown_proposal(candidate), system_attrs={"proposal": proposal})
         trial_id = self._storage.create_new_trial(self._study_id, template)
         if self._storage.get_trial_number_from_id(trial_id) != candidate.number:
             self._storage.set_trial_state_values(trial_id, OptunaState.FAIL)
@@ -136,17 +141,24 @@ class SearchStudy:
     def finish(self, trial: Trial) -> bool:
         """Store a result and add it to the history; say whether the best score rose."""
         trial_id = self._trial_ids[trial.number]
+        if isinstance(self._storage, PatientStorage):
+            self._storage.at_once(lambda: self._store(trial_id, trial), trial_id)
+        else:
+            self._store(trial_id, trial)
+        del self._trial_ids[trial.number]
+        self.running = [candidate for candidate in self.running if candidate.number != trial.number]
+        return self.history.add(trial)
+
+    def _store(self, trial_id: int, trial: Trial) -> None:
         result = {key: _plain(getattr(trial, key)) for key in _RESULT} | {"place": len(self.history)}
         self._storage.set_trial_system_attr(trial_id, "result", result)
         if trial.rung is not None:
             self._storage.set_trial_intermediate_value(trial_id, max(1, round(self.settings.rung_epochs)), trial.rung)
-        for key in _COLUMNS:
-            if (value := getattr(trial, key)) is not None:
+        shown = {key: getattr(trial, key) for key in _COLUMNS} | {"student": in_words(trial.student)}
+        for key, value in shown.items():
+            if value is not None:
                 self._storage.set_trial_user_attr(trial_id, key, value)
         self._storage.set_trial_state_values(trial_id, _STATES[trial.state], None if trial.score is None else [trial.score])
-        del self._trial_ids[trial.number]
-        self.running = [candidate for candidate in self.running if candidate.number != trial.number]
-        return self.history.add(trial)
 
     def close(self) -> None:
         """Close the database."""
@@ -176,7 +188,8 @@ def _disconnect(storage: BaseStorage) -> None:
 
 
 def _header(storage: BaseStorage, name: str) -> dict[str, Any] | None:
-    header = storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get(_HEADER)
+    study_id = storage.get_study_id_from_name(name)
+    header = storage.get_study_system_attrs(study_id).get(_HEADER) or storage.get_study_user_attrs(study_id).get(_HEADER)
     return header if isinstance(header, dict) else None
 
 
@@ -193,21 +206,6 @@ def _check_same_search(header: dict[str, Any] | None, task: SearchTask, settings
 
 def _plain(value: Any) -> Any:
     return value.to_dict() if isinstance(value, DetectorSpec) else value
-
-
-def _shown_proposal(candidate: Candidate) -> dict[str, Any]:
-    """Return a proposal as user attributes; the dashboard sorts them by name and shows each as one line."""
-    action = candidate.action or {}
-    details = " ".join(f"{key}={value}" for key, value in action.items() if key != "kind")
-    return {
-        "change": candidate.change, "details": details, "parent": candidate.parent, "generation": candidate.generation,
-        "teacher": _in_words(candidate.teacher),
-    }  # fmt: skip
-
-
-def _in_words(spec: DetectorSpec) -> str:
-    widths = "-".join(str(stage.width) for stage in spec.stages)
-    return f"blocks {'-'.join(map(str, spec.depths))}, widths {widths}, neck {spec.neck}"
 
 
 def _kept(frozen: FrozenTrial, key: str) -> Any:

@@ -27,8 +27,9 @@ from tests.search.simulated import TASK, Simulator, cost, essence
 
 RULES = SearchSettings(trials=10, seed=3, patience=999, stop_after=2, k=2, optimistic_gain=0.0)
 CALLS = (
-    "get_study_id_from_name", "get_study_user_attrs", "set_study_user_attr", "get_all_trials", "create_new_trial",
-    "set_trial_system_attr", "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values", "create_new_study",
+    "get_study_id_from_name", "get_study_user_attrs", "set_study_user_attr", "get_study_system_attrs", "set_study_system_attr",
+    "get_all_trials", "create_new_trial", "set_trial_system_attr", "set_trial_user_attr", "set_trial_intermediate_value",
+    "set_trial_state_values", "create_new_study",
 )  # fmt: skip
 HERE = "postgresql://me@host/db"
 
@@ -147,7 +148,7 @@ class Unsteady:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("every", [3, 8])
+@pytest.mark.parametrize("every", [9, 13])  # a result is a transaction of up to eight calls
 def test_a_search_survives_an_unsteady_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, after: bool) -> None:
     with SearchStudy.open(sqlite_url(tmp_path / "steady.db"), TASK, RULES) as study:
         undisturbed = essence(run(study, Simulator(), cost).history)
@@ -233,3 +234,21 @@ def test_a_trial_whose_answer_was_lost_is_not_made_twice(tmp_path: Path) -> None
     assert storage._same_trial(study_id, template) is None
     storage.remove_session()
     storage.engine.dispose()
+
+
+def test_a_result_whose_commit_was_not_answered_is_not_stored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, stored, store = sqlite_url(tmp_path / "study.db"), list[int](), SearchStudy._store
+    monkeypatch.setattr(SearchStudy, "_store", lambda self, trial_id, trial: (stored.append(trial.number), store(self, trial_id, trial)))
+    at_once = PatientStorage.at_once
+
+    def unanswered(self: PatientStorage, write: Callable[[], None], trial_id: int) -> None:
+        retry, self.retry = self.retry, lambda call, where: (call(0), call(1))[1]  # type: ignore[assignment]
+        at_once(self, write, trial_id)
+        self.retry = retry
+
+    monkeypatch.setattr(PatientStorage, "at_once", unanswered)
+    with SearchStudy.open(url, TASK, RULES) as study:
+        history = essence(run(study, Simulator(), cost).history)
+    assert stored == list(range(11))
+    with SearchStudy.load(url) as study:
+        assert essence(study.history) == history

@@ -17,7 +17,7 @@ from tests.search.simulated import SLOW, TASK, Simulator, cost, essence
 ROOT = Path(__file__).parents[2]
 WRITES = (
     "create_new_trial", "set_trial_system_attr", "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values",
-    "set_study_user_attr", "create_new_study",
+    "set_study_system_attr", "set_study_user_attr", "create_new_study",
 )  # fmt: skip
 WORK = ("sample_action", "mutate_teacher", "evolve", "evaluate")
 
@@ -91,7 +91,7 @@ def test_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_nothing_finished_is_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     guillotine, storage, before, after = Guillotine(monkeypatch), InMemoryStorage(), Simulator(), Simulator()
-    guillotine.fatal = 60
+    guillotine.fatal = 90
     with pytest.raises(Killed):
         finish(storage, simulator=before)
     guillotine.fatal = None

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from jdnas.errors import CheckpointError
 from jdnas.search.climb import run
 from jdnas.search.propose import first_candidate
 from jdnas.search.settings import SearchSettings
+from jdnas.search.shown import shown_proposal
 from jdnas.search.study import STUDY_NAME, SearchStudy, sqlite_url
 from tests.search.simulated import SMALL, TASK, Simulator, cost, essence
 
@@ -113,3 +116,35 @@ def test_foreign_trials_are_named(url: str) -> None:
         optuna.load_study(study_name=STUDY_NAME, storage=url).ask()
     with pytest.raises(CheckpointError, match="trial 0 of the study is not of a search"):
         SearchStudy.load(url)
+
+
+def test_a_candidate_takes_two_transactions_and_a_look(url: str) -> None:
+    commits = [0]
+
+    def count(*_: object) -> None:
+        commits[-1] += 1
+
+    with SearchStudy.open(url, TASK, SETTINGS) as study:
+        event.listen(Engine, "commit", count)
+        try:
+            run(study, Simulator(failing={1: MemoryError("full")}), cost, on_finish=lambda *_: commits.append(0))
+        finally:
+            event.remove(Engine, "commit", count)
+    assert set(commits[:-1]) == {3}  # the proposal, a look at the number that it got, and all of the result
+
+
+def test_people_see_lines_and_no_records(study: SearchStudy, url: str) -> None:
+    run(study, Simulator(failing={1: MemoryError("full")}), cost)
+    seen = optuna.load_study(study_name=STUDY_NAME, storage=url)
+    assert seen.metric_names == ["score"] and seen.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert seen.user_attrs["score"] == "H = AP x (cost / base cost)^-0.15" and seen.user_attrs["sizes"] == "96x96, 128x128"
+    assert seen.trials[0].user_attrs["student"] == "blocks 2-2-2-2, widths 32-64-128-256, neck 64"
+    for trial in seen.trials:
+        own = study.history[trial.number]
+        assert (trial.user_attrs["parent"], trial.user_attrs["generation"]) == (own.parent, own.generation)
+        assert all(len(str(value)) < 120 and not isinstance(value, dict | list) for value in trial.user_attrs.values())
+
+
+def test_unused_values_of_an_action_are_not_shown() -> None:
+    action = {"kind": "prune_layer", "stage": 0, "target": -1, "ratio": 0.0}
+    assert shown_proposal(replace(first_candidate(TASK, SETTINGS), action=action))["details"] == "stage=0"
