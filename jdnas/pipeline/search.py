@@ -81,7 +81,7 @@ def run_search(
             if value is not None:
                 context.scalars.add(f"search/{name}", value, trial.number)
         progress.say(
-            f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   [best {best.number}: {best.score:.4f}]"
+            f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   \\[best {best.number}: {best.score:.4f}]"
         )
         if trial.student != trial.candidate.origin:
             progress.say("    " + " ".join(explain(trial.candidate.origin, trial.student)))

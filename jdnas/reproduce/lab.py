@@ -83,16 +83,20 @@ class Lab:
             run_until("pool", self.run_config(model, seed), context.folder.root, resume=True, console=self.console, quiet=self.quiet)
         return load_pool(context.folder.pool, context.train.classes)
 
+    def ready(self, model: str, seed: int) -> RunFolder:
+        """Return the run folder of a model's base with the base trained and a copy of the shared pool in it."""
+        folder = self.folder(model, seed)
+        self.base(model, seed)
+        self.pool(seed)
+        _lend(self.folder(self.scale.pool_model, seed).pool.parent, folder.pool.parent)
+        return folder
+
     def search(self, model: str, seed: int) -> Record:
         """Run the main job from a model's base with the shared pool, and return its summary."""
         folder = self.folder(model, seed)
         if not folder.summary.is_file():
-            self.base(model, seed)
-            self.pool(seed)
-            _lend(self.folder(self.scale.pool_model, seed).pool.parent, folder.pool.parent)
-            optimize(
-                self.run_config(model, seed), folder.root, resume=True, console=self.console, command=command(), quiet=self.quiet
-            )  # fmt: skip
+            config = self.run_config(model, seed)
+            optimize(config, self.ready(model, seed).root, resume=True, console=self.console, command=command(), quiet=self.quiet)
         return read_json(folder.summary)
 
     def history(self, model: str, seed: int) -> History:
