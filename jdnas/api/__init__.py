@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jdnas.api.reproducing import reproduce_paper
     from jdnas.api.results import Run, Trained
     from jdnas.api.runs import (
+        compare_methods,
         distill_student,
         evaluate_pool,
         optimize,
@@ -51,6 +52,7 @@ __all__ = [
     "bases",
     "benchmark",
     "check_data",
+    "compare_methods",
     "complexity",
     "distill_student",
     "doctor",
@@ -123,6 +125,7 @@ _PLACES = {
     ),
     "runs": (
         "Placement",
+        "compare_methods",
         "distill_student",
         "evaluate_pool",
         "optimize",

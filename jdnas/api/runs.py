@@ -5,6 +5,7 @@ default: quick, or those of the resumed run), over which `settings` lies, such a
 most. `console` is where progress goes, by default the program's output; `quiet` turns it off.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -16,6 +17,7 @@ from jdnas.api.settings import Goals, Settings, run_config
 from jdnas.config import RunConfig
 from jdnas.distill.settings import Method
 from jdnas.errors import ConfigError, unknown_name
+from jdnas.pipeline.compare import Contest, compare
 from jdnas.pipeline.distillation import distill_alone
 from jdnas.pipeline.estimate import Estimate, estimate
 from jdnas.pipeline.placement import LOCAL, Placement
@@ -115,6 +117,24 @@ def search_students(
     goals = Goals(trials, max_latency_ms, min_ap, budget, patience)
     config = run_config(given, preset=preset, settings=settings, resumed=_resumed(run_dir, resume), goals=goals)
     return _until("search", config, run_dir, resume, quiet, console, placement=placement)
+
+
+def compare_methods(
+    *, methods: Sequence[str] = ("joint", "prune-kd", "random"), seeds: Sequence[int] = (0, 1, 2), images: int | None = None,
+    prune_to: float | None = None, base: str | None = None, target: str | None = None, data: PathLike | None = None,
+    preset: PathLike | None = None, run_dir: PathLike = "runs/compare", weights: PathLike | None = None, trials: int | None = None,
+    seed: int | None = None, device: str | None = None, settings: Settings | None = None, resume: bool = False, quiet: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Run search methods from one base and pool, trained with `seed`, on equal training images; return the table with all runs.
+
+    `methods` are of joint, prune-kd, nas-prune-kd, nas and random; each runs once for each of `seeds` on `images` training images, by
+    default those of `trials` candidates. `prune_to` is the share of the base's cost that pipelines prune to.
+    """
+    given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
+    config = run_config(given, preset=preset, settings=settings, resumed=_resumed(run_dir, resume), goals=Goals(trials))
+    contest = Contest(tuple(methods), tuple(seeds), images, prune_to)
+    return compare(config, Path(run_dir), contest, resume=resume, console=console or Console(), quiet=quiet)
 
 
 def distill_student(

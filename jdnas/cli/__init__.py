@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+import jdnas.cli.compare_commands as compare_commands
 import jdnas.cli.data_commands as data_commands
 import jdnas.cli.latency_commands as latency_commands
 import jdnas.cli.machine_commands as machine_commands
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Turn a Faster R-CNN FPN detector into a smaller, faster and more accurate one for the device that serves it.",
 )  # fmt: skip
 run_commands.register(app)
+compare_commands.register(app)
 model_commands.register(app)
 student_commands.register(app)
 reproduce_commands.register(app)

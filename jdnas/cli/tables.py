@@ -69,6 +69,19 @@ def plan_table(found: "Estimate") -> Table:
     return table
 
 
+def comparison_table(table: dict[str, Any]) -> tuple[Table, str]:
+    """Return methods side by side (`jdnas.pipeline.compare`), and what the figures rest on."""
+    from jdnas.pipeline.compare import lines, markdown
+
+    headings, rows = lines(table)
+    shown = Table(title=f"Equal training images: {table['images']:,}", title_justify="left", box=SIMPLE)
+    for index, heading in enumerate(headings):
+        shown.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        shown.add_row(*row)
+    return shown, markdown(table).rpartition("\n\n")[2]
+
+
 def status_table(found: dict[str, Any]) -> Table:
     """Return the best pairs of a run's search (`jdnas.pipeline.status.search_status`)."""
     left = found["hours_left"] or 0.0

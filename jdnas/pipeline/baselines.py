@@ -1,0 +1,256 @@
+"""The methods that a joint search is compared with: NAS, pruning and distillation in a row (Joint-DetNAS, 4.2.2), and random search."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jdnas.models.weights import State
+from jdnas.pipeline.candidate_training import metrics_of, train_candidate
+from jdnas.pipeline.context import Context
+from jdnas.pipeline.norms import with_fresh_statistics
+from jdnas.pipeline.pool import teacher_of
+from jdnas.pipeline.run_folder import RunFolder
+from jdnas.pipeline.search import search_objective
+from jdnas.pipeline.speed import student_rules
+from jdnas.pipeline.workshop import StudentWorkshop
+from jdnas.search.analyses import operating_points
+from jdnas.search.attempt import Bench
+from jdnas.search.baselines import search_at_random
+from jdnas.search.climb import run
+from jdnas.search.history import History, Trial
+from jdnas.search.points import Point
+from jdnas.search.propose import training_seed
+from jdnas.search.settings import SearchSettings
+from jdnas.search.study import SearchStudy
+from jdnas.search.workshop import Candidate, Cost, SearchTask, size_hw_from_key, size_key
+from jdnas.spec import DetectorSpec
+from jdnas.student.actions import Action, ActionRules, sample_action
+from jdnas.student.inherit import decide, transform
+from jdnas.teacher.pool import TeacherPool
+from jdnas.training.checkpoint import has_detector, load_detector, save_detector
+from jdnas.training.loop import Resume
+from jdnas.training.schedule import steps_of
+
+_NO_END = 10**9  # images end these searches, nothing else does
+_BISECTIONS, _MOST_PRUNED = 12, 0.9
+_PIPELINE = -2  # the seed's place of a pipeline's distillation, beside the numbers of candidates
+
+
+@dataclass(frozen=True, slots=True)
+class BranchFolder(RunFolder):
+    """A folder with candidates and a study of its own, and the base and pool of the run that it belongs to."""
+
+    run: RunFolder
+
+    @property
+    def base(self) -> Path:
+        """Stem of the run's base."""
+        return self.run.base
+
+    @property
+    def pool(self) -> Path:
+        """Stem of the run's pool."""
+        return self.run.pool
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What a method works with: a run's base and pool, its own folder and seed, and the training images that it may use.
+
+    `target_cost` is what pipelines prune to, at the base's resolution.
+    """
+
+    context: Context
+    pool: TeacherPool
+    cost: Cost
+    images: int
+    target_cost: float
+    say: Callable[[str], None]
+
+    @property
+    def settings(self) -> SearchSettings:
+        """The run's rules of the search, with this seed and no other end than the images."""
+        ends = {"seed": self.context.config.seed, "trials": _NO_END, "patience": _NO_END, "max_seconds": None}
+        return self.context.config.search.model_copy(update=ends)
+
+    @property
+    def rules(self) -> ActionRules:
+        """The rules of the student's actions."""
+        return student_rules(self.context.config, self.context.base_spec)
+
+    @property
+    def images_each(self) -> int:
+        """Training images of one candidate."""
+        train = self.context.config.candidate_train
+        return steps_of(train.epochs, len(self.context.train.records), train.batch) * train.batch
+
+    def open_study(self, settings: SearchSettings) -> SearchStudy:
+        """Open this folder's study."""
+        context = self.context
+        task = SearchTask(context.base_spec, self.pool.space.largest, context.sizes_hw, context.base_size_hw)
+        context.folder.root.mkdir(parents=True, exist_ok=True)
+        return SearchStudy.open(context.folder.study_url, task, settings)
+
+    def said(self, trial: Trial, history: History) -> None:
+        """Say what became of a candidate."""
+        figures = f"AP {trial.ap:.3f}, H {trial.score:.4f}" if trial.state == "complete" else f"{trial.state}: {trial.reason}"
+        self.say(
+            f"    {trial.number:3d} {trial.candidate.change:15s} {figures}   [{history.images} images, best {history.best().score:.4f}]"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method found: operating points on the images that choices are made by, and the weights behind each number."""
+
+    points: list[Point]
+    stems: dict[int, Path]
+    images: int
+    candidates: int
+    seconds: float
+
+
+class UntaughtWorkshop(StudentWorkshop):
+    """Trains candidates without a teacher."""
+
+    def teacher(self, candidate: Candidate, student: DetectorSpec) -> None:
+        """Return none."""
+
+
+class RandomWorkshop(StudentWorkshop):
+    """Takes the base some random actions away; which ones follows from the candidate's seed."""
+
+    def _walk(self, candidate: Candidate) -> tuple[DetectorSpec, State]:
+        state, spec, rng = self._parent_state(candidate), candidate.origin, random.Random(candidate.seed)
+        for index in range(int((candidate.action or {})["count"])):
+            action = sample_action(spec, rng, rng.randrange(self.rules.blend_generations), self.rules)
+            if action is None:
+                break
+            decision = decide(state, spec, action, self.rules, seed=candidate.seed + index)
+            state, spec = transform(state, decision, consume=True), decision.target
+        return spec, state
+
+    def evolve(self, candidate: Candidate) -> DetectorSpec:
+        """Walk, and return where that leads."""
+        return self._walk(candidate)[0]
+
+    def inherited(self, candidate: Candidate) -> tuple[State, State | None]:
+        """Return the weights at the end of the walk; an optimizer state is not carried so far."""
+        if candidate.choice == "base":
+            return super().inherited(candidate)
+        spec, state = self._walk(candidate)
+        return with_fresh_statistics(self.context, spec, state), None
+
+
+def joint(arena: Arena) -> Found:
+    """Search students and teachers together, as `jdnas search` does."""
+    return _climbed(arena, StudentWorkshop(arena.context, arena.pool, arena.rules), arena.settings)
+
+
+def nas(arena: Arena) -> Found:
+    """Search layers alone (prune, add, rearrange), without a teacher."""
+    rules = replace(arena.rules, early=(1.0, 0.0, 1.0, 1.0), late=(1.0, 0.0, 1.0, 1.0), heads=False)
+    settings = arena.settings.model_copy(update={"student_probability": 1.0})
+    return _climbed(arena, UntaughtWorkshop(arena.context, arena.pool, rules), settings)
+
+
+def random_search(arena: Arena) -> Found:
+    """Evaluate students some random actions away from the base, each with a random teacher, each from the base's weights."""
+    workshop, started = RandomWorkshop(arena.context, arena.pool, arena.rules), time.monotonic()
+    with arena.open_study(arena.settings) as study:
+        history = search_at_random(
+            study, Bench(workshop, arena.cost), arena.pool.space.sample, on_finish=arena.said,
+            should_stop=lambda: study.history.images + arena.images_each > arena.images,
+        )  # fmt: skip
+    return _found(arena, history, time.monotonic() - started)
+
+
+def prune_kd(arena: Arena) -> Found:
+    """Prune the base to the target cost at once and train the rest with the largest teacher, in one schedule (paper, Table 5)."""
+    started = time.monotonic()
+    state = load_detector(arena.context.folder.base)[1]
+    return _distilled(arena, arena.context.base_spec, state, Found([], {}, 0, 0, 0.0), started)
+
+
+def nas_prune_kd(arena: Arena) -> Found:
+    """Spend half of the images on `nas`, then prune what it found and distil it as `prune_kd` does."""
+    started = time.monotonic()
+    searched = nas(replace(arena, images=arena.images // 2))
+    best = max(searched.points, key=lambda point: (_score(arena, point), -point.number))
+    spec, state, _ = load_detector(searched.stems[best.number])
+    return _distilled(arena, spec, state, searched, started)
+
+
+METHODS: dict[str, Callable[[Arena], Found]] = {
+    "joint": joint, "prune-kd": prune_kd, "nas-prune-kd": nas_prune_kd, "nas": nas, "random": random_search,
+}  # fmt: skip
+
+
+def _score(arena: Arena, point: Point) -> float:
+    return search_objective(arena.context, arena.cost).score(point.ap, point.cost, size_hw_from_key(point.size))
+
+
+def _climbed(arena: Arena, workshop: StudentWorkshop, settings: SearchSettings) -> Found:
+    started = time.monotonic()
+    with arena.open_study(settings) as study:
+        result = run(
+            study, workshop, arena.cost, on_finish=arena.said,
+            should_stop=lambda: study.history.images + arena.images_each > arena.images,
+        )  # fmt: skip
+    if result.stopped_by == "interrupt":
+        raise KeyboardInterrupt
+    return _found(arena, result.history, time.monotonic() - started)
+
+
+def _found(arena: Arena, history: History, seconds: float) -> Found:
+    folder = arena.context.folder
+    stems = {trial.number: folder.candidate(trial.number) if trial.number else folder.base for trial in history.complete}
+    return Found(operating_points(history), stems, history.images, len(history) - 1, seconds)
+
+
+def _distilled(arena: Arena, spec: DetectorSpec, state: State, before: Found, started: float) -> Found:
+    """Prune to the target cost, distil for the images that `before` has left, and return all that was found on the way."""
+    context, number = arena.context, 1 + max(before.stems, default=0)
+    train = context.config.candidate_train
+    steps = max(1, (arena.images - before.images) // train.batch)
+    stem = context.folder.root / "pipeline" / "student"
+    if not has_detector(stem):
+        spec, state = _pruned_to(arena, spec, state)
+        settings = train.model_copy(update={"epochs": steps * train.batch / len(context.train.records)})
+        resume = Resume(stem.with_name("student.partial.safetensors"), context.config.checkpoint_seconds)
+        trained = train_candidate(
+            context, spec, with_fresh_statistics(context, spec, state), settings, seed=training_seed(context.config.seed, _PIPELINE),
+            teacher=teacher_of(context, arena.pool, arena.pool.space.largest, spec), resume=resume,
+        )  # fmt: skip
+        save_detector(stem, spec, trained.state, {"metrics": metrics_of(context, spec, trained.state), "images": trained.report.images})
+        resume.path.unlink(missing_ok=True)
+    spec, _, meta = load_detector(stem)
+    base = context.base_spec
+    points = list(before.points) or _points(arena, 0, base, metrics_of(context, base, load_detector(context.folder.base)[1]))
+    points += _points(arena, number, spec, meta["metrics"])
+    stems = {0: context.folder.base, **before.stems, number: stem}
+    images = before.images + int(meta["images"])
+    arena.say(f"    pruned and distilled: AP {max(point.ap for point in points if point.number == number):.3f}   [{images} images]")
+    return Found(points, stems, images, before.candidates + 1, time.monotonic() - started)
+
+
+def _points(arena: Arena, number: int, spec: DetectorSpec, metrics: dict[str, dict[str, float]]) -> list[Point]:
+    return [
+        Point(number, size_key(size), arena.cost(spec, size), metrics[size_key(size)]["ap"]) for size in arena.context.sizes_hw
+    ]  # fmt: skip
+
+
+def _pruned_to(arena: Arena, spec: DetectorSpec, state: State) -> tuple[DetectorSpec, State]:
+    """Prune as few channels as reach the target cost, or as many as may go where that is not enough."""
+    size = arena.context.base_size_hw
+    if arena.cost(spec, size) <= arena.target_cost:
+        return spec, state
+    low, high = 0.0, _MOST_PRUNED
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        target = decide(state, spec, Action("prune_channels", ratio=middle), arena.rules).target
+        low, high = (low, middle) if arena.cost(target, size) <= arena.target_cost else (middle, high)
+    decision = decide(state, spec, Action("prune_channels", ratio=high), arena.rules)
+    return decision.target, transform(state, decision)

@@ -1,0 +1,229 @@
+"""`jdnas compare`: methods from one base and pool, on equal training images, judged alike on images that no choice was made by."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.console import Console
+
+from jdnas.config import RunConfig
+from jdnas.errors import ConfigError, unknown_name
+from jdnas.models.complexity import multiply_adds, parameters
+from jdnas.pipeline.base import check_sources, ensure_base
+from jdnas.pipeline.baselines import METHODS, Arena, BranchFolder, Found
+from jdnas.pipeline.context import Context, load_context
+from jdnas.pipeline.detector_training import evaluate_detector
+from jdnas.pipeline.plan import work_plan
+from jdnas.pipeline.pool import ensure_pool
+from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
+from jdnas.pipeline.search import search_objective
+from jdnas.pipeline.speed import cost_name, make_cost
+from jdnas.search.points import Point, front_of, within
+from jdnas.search.workshop import Cost, size_hw_from_key
+from jdnas.teacher.pool import TeacherPool
+from jdnas.training.checkpoint import load_detector, read_json, write_json
+
+Json = dict[str, Any]
+PRUNE_TO = 0.7  # of the base's cost, where no joint search says what to prune to
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What is compared: methods, seeds, training images for each, and the shares of the base's cost that APs are told at.
+
+    `images` None: those of `search.trials` candidates. `prune_to` None: pipelines prune to the cost of the joint search's student of the
+    same seed, or to 0.7 of the base's where it is not compared.
+    """
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    images: int | None = None
+    prune_to: float | None = None
+    cost_shares: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6)
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                raise ConfigError(unknown_name("method", method, METHODS))
+        if not self.methods or not self.seeds or len({*self.methods}) < len(self.methods) or len({*self.seeds}) < len(self.seeds):
+            raise ConfigError(f"name each method and seed once, at least one; got methods {self.methods} and seeds {self.seeds}")
+        if self.prune_to is not None and not 0 < self.prune_to <= 1:
+            raise ConfigError(f"--prune-to is a share of the base's cost in 0..1, got {self.prune_to:g}")
+
+
+def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool, console: Console, quiet: bool = False) -> Json:
+    """Run every method with every seed and return the table; `compare.json` and `compare.md` of the run folder keep it.
+
+    Base and pool are trained first where they are not there, and their images count for nobody. A finished method and seed is not done
+    again, an unfinished one goes on. Choices are made on every other validation image; the figures are those of the rest.
+    """
+    folder, config = open_run(run_dir, config, resume=resume)
+    check_sources(config)
+    cost, context = make_cost(config), load_context(config, folder)
+    begin_run(folder, config)
+    plan = work_plan(context)
+    images = contest.images or config.search.trials * plan.images["candidate"]
+    _check_images(images, plan.images["candidate"])
+    each = plan.candidate * images / max(1, plan.images["candidate"])
+    progress = JobProgress(console, plan.base + plan.pool + each * len(contest.methods) * len(contest.seeds), quiet=quiet)
+    with run_lock(folder), progress.running():
+        base_state = ensure_base(context, progress, plan.base)
+        pool = ensure_pool(context, base_state, progress, plan.pool)
+        runs: list[Json] = []
+        for seed in contest.seeds:
+            for method in sorted(contest.methods, key=lambda name: name != "joint"):  # it says what the others prune to
+                with progress.stage(f"{method}, seed {seed}: {images:,} training images", each):
+                    target = _target_cost(context, cost, contest, runs, seed)
+                    runs.append(_one(context, pool, cost, method, seed, images, target, progress))
+        table = _table(context, cost, contest, runs, images)
+    write_json(folder.root / "compare.json", table)
+    (folder.root / "compare.md").write_text(markdown(table))
+    return table
+
+
+def _check_images(images: int, each: int) -> None:
+    if images < each:
+        raise ConfigError(f"{images} images are less than one candidate trains on ({each}); give more with --images or --trials")
+
+
+def _target_cost(context: Context, cost: Cost, contest: Contest, runs: Sequence[Json], seed: int) -> float:
+    base = cost(context.base_spec, context.base_size_hw)
+    if contest.prune_to is not None:
+        return contest.prune_to * base
+    own = [run for run in runs if (run["method"], run["seed"]) == ("joint", seed)]
+    return min(base, own[0]["cost_at_base_size"]) if own else PRUNE_TO * base
+
+
+def _half(context: Context, first: int) -> Context:
+    return replace(context, val=replace(context.val, records=context.val.records[first::2]))
+
+
+def _one(
+    context: Context, pool: TeacherPool, cost: Cost, method: str, seed: int, images: int, target_cost: float, progress: JobProgress
+) -> Json:
+    """Run a method with a seed, or read what it came to."""
+    root = context.folder.root / "compare" / f"{method}_{seed}"
+    path, asked = root / "result.json", {"method": method, "seed": seed, "images_allowed": images}
+    if path.is_file():
+        kept = read_json(path)
+        if {key: kept.get(key) for key in asked} == asked:
+            progress.say("  done before")
+            return kept
+        before = kept.get("images_allowed")
+        raise ConfigError(f"{path} is of {before} images, now {images} are asked for; delete {root} or take a new --run-dir")
+    own = replace(
+        _half(context, 0), config=context.config.model_copy(update={"seed": seed}), folder=BranchFolder(root, context.folder)
+    )  # fmt: skip
+    arena = Arena(own, pool, cost, images, target_cost, progress.say)
+    found = METHODS[method](arena)
+    result: Json = {**asked, "target_cost": target_cost, **_judged(arena, _half(context, 1), found)}
+    share = f"{100 * result['cost_share']:.0f} % of the cost"
+    progress.say(f"  {method}, seed {seed}: AP {result['ap']:.3f}, H {result['score']:.4f} at {share}")
+    write_json(path, result)
+    return result
+
+
+def _judged(arena: Arena, judging: Context, found: Found) -> Json:
+    """Choose by the points, and evaluate what was chosen on the other images."""
+    objective, context = search_objective(arena.context, arena.cost), arena.context
+
+    def score(point: Point) -> float:
+        return objective.score(point.ap, point.cost, size_hw_from_key(point.size))
+
+    best, front = max(found.points, key=lambda point: (score(point), -point.number)), front_of(found.points)
+    judged: dict[Point, Json] = {}
+    for point in dict.fromkeys((best, *front)):
+        spec, state, _ = load_detector(found.stems[point.number])
+        metrics = evaluate_detector(judging, spec, state, size_hw_from_key(point.size))
+        judged[point] = {"ap": metrics.ap, "ap50": metrics.ap50}
+    spec = load_detector(found.stems[best.number])[0]
+    size = size_hw_from_key(best.size)
+    return {
+        "images": found.images, "candidates": found.candidates, "seconds": round(found.seconds, 1), "number": best.number,
+        "size": best.size, "cost": best.cost, "cost_share": best.cost / objective.base_cost, **judged[best],
+        "cost_at_base_size": arena.cost(spec, context.base_size_hw),
+        "score": objective.score(judged[best]["ap"], best.cost, size), "ap_chosen_by": best.ap,
+        "flops_g": multiply_adds(spec, size) / 1e9, "params_m": parameters(spec) / 1e6, "spec": spec.to_dict(),
+        "front": [asdict(point) | {"ap_judged": judged[point]["ap"]} for point in front],
+    }  # fmt: skip
+
+
+def ap_at(run: Json, cost: float) -> float | None:
+    """Return the AP, on the judging images, of what a run would choose within a cost; None where all that it has costs more."""
+    judged = {(row["number"], row["size"]): row["ap_judged"] for row in run["front"]}
+    point = within([Point(row["number"], row["size"], row["cost"], row["ap"]) for row in run["front"]], cost)
+    return None if point is None else float(judged[point.number, point.size])
+
+
+def _spread(values: Sequence[float]) -> Json:
+    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None, "values": list(values)}
+
+
+def _spread_of_all(values: Sequence[float | None]) -> Json | None:
+    found = [value for value in values if value is not None]
+    return _spread(found) if len(found) == len(values) else None  # a mean over some seeds would compare unlike things
+
+
+def _table(context: Context, cost: Cost, contest: Contest, runs: list[Json], images: int) -> Json:
+    base_cost = cost(context.base_spec, context.base_size_hw)
+    state = load_detector(context.folder.base)[1]
+    base_ap = evaluate_detector(_half(context, 1), context.base_spec, state, context.base_size_hw).ap
+    rows: list[Json] = []
+    for method in contest.methods:
+        own = [run for run in runs if run["method"] == method]
+        row: Json = {"method": method}
+        for key in ("ap", "score", "cost_share", "images", "candidates"):
+            row[key] = _spread([run[key] for run in own])
+        row["ap_at_cost"] = {f"{share:g}": _spread_of_all([ap_at(run, share * base_cost) for run in own]) for share in contest.cost_shares}
+        rows.append(row)
+    first = next((row for row in rows if row["method"] == "joint"), None)
+    if first is not None:
+        for row in rows:
+            pairs = zip(first["score"]["values"], row["score"]["values"], strict=True)
+            row["joint_gain"] = None if row is first else _spread([mine - other for mine, other in pairs])
+    return {
+        "equal": "images", "images": images, "base_and_pool_images": "trained once for all, counted for nobody",
+        "judged_on": f"{len(context.val.records[1::2])} validation images that no choice was made by",
+        "chosen_on": f"{len(context.val.records[::2])} validation images", "cost_name": cost_name(context.config),
+        "base": {"ap": base_ap, "score": base_ap, "cost": base_cost}, "seeds": list(contest.seeds), "rows": rows, "runs": runs,
+        "data": context.train.name, "settings": context.config.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def cell(spread: Json | None, digits: int = 4) -> str:
+    """Write a mean and its sample standard deviation; a dash where there is none."""
+    if spread is None:
+        return "–"
+    tail = "" if spread["std"] is None else f" ± {spread['std']:.{digits}f}"
+    return f"{spread['mean']:.{digits}f}{tail}"
+
+
+def lines(table: Json) -> tuple[list[str], list[list[str]]]:
+    """Return headings and cells of a comparison, for the terminal and for Markdown."""
+    shares = sorted(table["rows"][0]["ap_at_cost"], key=float, reverse=True)
+    at_cost = [f"AP at {float(share):.0%} cost" for share in shares]
+    headings = ["method", "H", "AP", "cost", "images", "candidates", "joint − it, in H", *at_cost]
+    base = table["base"]
+    rows = [["base", f"{base['score']:.4f}", f"{base['ap']:.4f}", "1.00", *["–"] * (3 + len(shares))]]
+    for row in table["rows"]:
+        rows.append(
+            [row["method"], cell(row["score"]), cell(row["ap"]), cell(row["cost_share"], 2), f"{row['images']['mean']:,.0f}",
+             f"{row['candidates']['mean']:.1f}", cell(row.get("joint_gain")), *(cell(row["ap_at_cost"][share], 3) for share in shares)]
+        )  # fmt: skip
+    return headings, rows
+
+
+def markdown(table: Json) -> str:
+    """Return a comparison as Markdown: the table, and what it rests on."""
+    headings, rows = lines(table)
+    seeds = ", ".join(map(str, table["seeds"]))
+    text = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1), *("| " + " | ".join(row) + " |" for row in rows)]
+    text += [
+        "", f"Mean ± sample standard deviation over seeds {seeds}; {table['images']:,} training images for each method; those of base and "
+        f"pool are {table['base_and_pool_images']}. Choices were made on {table['chosen_on']}, all figures are on {table['judged_on']}. "
+        f"Cost: {table['cost_name'].replace('_', ' ')}, as a share of the base's; H has the base's cost and resolution as its 1.", "",
+    ]  # fmt: skip
+    return "\n".join(text)

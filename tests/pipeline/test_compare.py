@@ -1,0 +1,144 @@
+"""`jdnas compare` on a tiny run, and what its table says of it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+
+from jdnas.errors import ConfigError
+from jdnas.models.complexity import multiply_adds
+from jdnas.pipeline import baselines, compare
+from jdnas.pipeline.baselines import METHODS, Arena, BranchFolder, RandomWorkshop, UntaughtWorkshop
+from jdnas.pipeline.compare import Contest, ap_at, cell, markdown
+from jdnas.search.study import SearchStudy, sqlite_url
+from jdnas.training.checkpoint import load_detector
+from tests.pipeline.conftest import jdnas
+from tests.pipeline.tiny import Tiny, make_tiny
+
+
+def cost(spec, size_hw) -> float:
+    return float(multiply_adds(spec, size_hw))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return make_tiny(tmp_path_factory.mktemp("compare") / "run")
+
+
+@pytest.fixture(scope="module")
+def arena(tiny: Tiny) -> Arena:
+    """Eight images a candidate, forty for a method."""
+    context = replace(tiny.context, folder=BranchFolder(tiny.context.folder.root / "compare" / "x", tiny.context.folder))
+    return Arena(context, tiny.pool, cost, 40, 0.8 * cost(tiny.context.base_spec, tiny.context.base_size_hw), lambda line: None)
+
+
+def branch(arena: Arena, name: str) -> Arena:
+    root = arena.context.folder.root.with_name(name)
+    return replace(arena, context=replace(arena.context, folder=BranchFolder(root, arena.context.folder.run)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_uses_its_images_and_leaves_weights_behind_every_point(arena: Arena, method: str) -> None:
+    own = branch(arena, method)
+    found = METHODS[method](own)
+    assert arena.images - own.images_each < found.images <= arena.images
+    assert {point.number for point in found.points} == set(found.stems) and 0 in found.stems
+    for point in found.points:
+        spec, _, _ = load_detector(found.stems[point.number])
+        assert point.cost == cost(spec, tuple(map(int, point.size.split("x"))))
+    again = METHODS[method](own)
+    assert (again.points, again.images, again.candidates) == (found.points, found.images, found.candidates)
+
+
+def test_pipelines_prune_to_the_cost_that_they_are_given_and_no_further(arena: Arena) -> None:
+    own = branch(arena, "prune-kd")
+    baselines.prune_kd(own)
+    spec = load_detector(own.context.folder.root / "pipeline" / "student")[0]
+    size = own.context.base_size_hw
+    step = cost(own.context.base_spec, size) * 0.12  # widths go in steps
+    assert own.target_cost - step < cost(spec, size) <= own.target_cost
+
+
+def test_nas_changes_layers_alone_and_has_no_teacher(arena: Arena) -> None:
+    own = branch(arena, "nas")
+    baselines.nas(own)
+    with SearchStudy.load(sqlite_url(own.context.folder.root / "study.db")) as study:
+        changes = {trial.candidate.change for trial in study.history if trial.number}
+    assert changes <= {"prune_layer", "add_layer", "rearrange"} and changes
+    assert UntaughtWorkshop(own.context, own.pool, own.rules).teacher(None, own.context.base_spec) is None
+
+
+def test_random_candidates_descend_from_the_base_alone(arena: Arena) -> None:
+    own = branch(arena, "random")
+    baselines.random_search(own)
+    with SearchStudy.load(sqlite_url(own.context.folder.root / "study.db")) as study:
+        trials = [trial for trial in study.history if trial.number]
+    assert {trial.parent for trial in trials} == {0} and {trial.state for trial in trials} == {"complete"}
+    assert len({trial.teacher for trial in trials}) > 1
+    workshop = RandomWorkshop(own.context, own.pool, own.rules)
+    assert [workshop.evolve(trial.candidate) for trial in trials] == [trial.student for trial in trials]
+
+
+def test_the_command_makes_a_table_and_does_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    make_tiny(folder)
+    arguments = ("compare", "--run-dir", folder, "--resume", "--methods", "random,joint,prune-kd", "--images", 16, "--seeds", 0, 1)
+    code, out, err = jdnas(*arguments)
+    assert code == 0, out + err
+    table = json.loads((folder / "compare.json").read_text())
+    assert [row["method"] for row in table["rows"]] == ["random", "joint", "prune-kd"]
+    assert {(run["method"], run["seed"]) for run in table["runs"]} == {(m, s) for m in ("random", "joint", "prune-kd") for s in (0, 1)}
+    for row in table["rows"]:
+        own = [run for run in table["runs"] if run["method"] == row["method"]]
+        assert row["score"]["values"] == [run["score"] for run in own]
+        assert row["score"]["mean"] == pytest.approx(mean(row["score"]["values"])) and row["score"]["std"] == stdev(row["score"]["values"])
+        assert max(row["images"]["values"]) <= 16
+    joint = {run["seed"]: run for run in table["runs"] if run["method"] == "joint"}
+    for run in table["runs"]:
+        if run["method"] == "prune-kd":
+            assert run["target_cost"] == min(joint[run["seed"]]["cost_at_base_size"], table["base"]["cost"])
+    assert table["judged_on"].startswith("3 validation images") and table["chosen_on"] == "3 validation images"
+    assert (folder / "compare.md").read_text() == markdown(table) and "AP at 70% cost" in markdown(table)
+    monkeypatch.setitem(METHODS, "joint", None)
+    monkeypatch.setitem(METHODS, "random", None)
+    code, out, err = jdnas(*arguments, "--json")
+    assert code == 0 and json.loads(out)["rows"] == table["rows"]
+    code, _, err = jdnas(*(20 if value == 16 else value for value in arguments))
+    assert code == 2 and "is of 16 images, now 20 are asked for; delete" in err
+
+
+def test_one_line_for_wrong_input(tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--methods", "joint,magic"), "unknown method 'magic'; known: joint, nas, nas-prune-kd, prune-kd, random"),
+        (("--methods", "joint,joint"), "name each method and seed once"),
+        (("--seeds", "0", "x"), "--seeds takes whole numbers such as 0 1 2, got '0 x'"),
+        (("--equal", "seconds"), "unknown --equal 'seconds'; known: images"),
+        (("--prune-to", "2"), "--prune-to is a share of the base's cost in 0..1, got 2"),
+    ):
+        code, _, err = jdnas("compare", "--run-dir", tmp_path / "run", *arguments)
+        assert code == 2 and words in err, err
+        assert not (tmp_path / "run").exists()
+
+
+def test_too_few_images_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match=r"4 images are less than one candidate trains on \(8\); give more with --images"):
+        compare._check_images(4, 8)
+
+
+def test_ap_at_a_cost_is_what_one_would_choose_and_not_what_turns_out_best() -> None:
+    front = [
+        {"number": 1, "size": "8x8", "cost": 2.0, "ap": 0.30, "ap_judged": 0.35},
+        {"number": 2, "size": "8x8", "cost": 3.0, "ap": 0.40, "ap_judged": 0.20},
+    ]
+    assert [ap_at({"front": front}, limit) for limit in (1.0, 2.0, 3.0)] == [None, 0.35, 0.20]
+
+
+def test_cells() -> None:
+    assert cell({"mean": 0.51234, "std": 0.01}) == "0.5123 ± 0.0100" and cell({"mean": 0.5, "std": None}, 2) == "0.50" and cell(None) == "–"
+
+
+def test_a_contest_names_its_methods() -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        Contest((), (0,))
