@@ -11,6 +11,7 @@ from markupsafe import Markup
 from jdnas.atomic import write_atomically
 from jdnas.report import charts, stages, tiles
 from jdnas.report.analysis import action_rows
+from jdnas.report.generations import gains_over_generations
 from jdnas.report.inputs import Json, RunData, as_dict, as_rows, finite, read_run, spec_or_none
 from jdnas.report.page import embedded, render
 from jdnas.spec import DetectorSpec
@@ -20,6 +21,7 @@ _CHARTS: dict[str, Callable[[RunData], Json | None]] = {
     "cost": charts.accuracy_against_cost,
     "history": charts.history,
     "actions": charts.action_gains,
+    "generations": gains_over_generations,
     "capacity": charts.capacity,
     "parts": stages.parts_chart,
     "parts_ms": stages.latency_chart,
