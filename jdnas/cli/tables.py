@@ -7,7 +7,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from jdnas.models.complexity import multiply_adds, parameters
-from jdnas.pipeline.progress import clock_text
+from jdnas.pipeline.estimate import time_text
 
 if TYPE_CHECKING:
     from jdnas.api.students import Choice
@@ -62,8 +62,7 @@ def plan_table(found: "Estimate") -> Table:
         table.add_column(column, justify="right")
     for step in found.steps:
         memory = "not estimated" if step.memory_gib is None else f"{step.memory_gib:.2f} GiB"
-        seconds = "not estimated" if step.seconds is None else clock_text(step.seconds)
-        table.add_row(step.name, f"{step.train_images:,}", f"{step.look_images:,}", seconds, memory)
+        table.add_row(step.name, f"{step.train_images:,}", f"{step.look_images:,}", time_text(step.seconds), memory)
     if found.images_gib:
         table.caption, table.caption_justify = f"decoded images: {found.images_gib:.2f} GiB of memory or disk on top", "left"
     return table

@@ -14,7 +14,7 @@ from jdnas.models.complexity import multiply_adds, parameters
 from jdnas.pipeline.base import check_sources
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.probe import Probe, probe
-from jdnas.pipeline.progress import CountCallback, clock_text, counting
+from jdnas.pipeline.progress import CountCallback, counting
 from jdnas.pipeline.run_folder import RunFolder
 from jdnas.pipeline.speed import check_target
 from jdnas.spec import DetectorSpec
@@ -69,12 +69,17 @@ class Estimate:
     def line(self) -> str:
         """Return time and memory in one line."""
         memory = NOT_ESTIMATED if self.memory_gib is None else f"{self.memory_gib:.1f} GiB"
-        return f"estimate for {self.device}: {time_text(self.seconds)}, memory {memory}, disk {self.disk_gib:.1f} GiB"
+        time = NOT_ESTIMATED if self.seconds is None else f"about {time_text(self.seconds)}"
+        return f"estimate for {self.device}: {time}, memory {memory}, disk {self.disk_gib:.1f} GiB"
 
 
 def time_text(seconds: float | None) -> str:
-    """Return a time for people."""
-    return NOT_ESTIMATED if seconds is None else f"about {clock_text(seconds)}"
+    """Return a time for people, in no more digits than an estimate has."""
+    if seconds is None:
+        return NOT_ESTIMATED
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.{0 if seconds > 36000 else 1}f} h"
 
 
 def estimate(config: RunConfig, *, console: Console, quiet: bool = False) -> Estimate:

@@ -21,7 +21,7 @@ from jdnas.training.loop import make_optimizer, prepare, train_step
 from jdnas.training.settings import TrainSettings
 
 PROBE_BATCH = 2
-WANTED_STEP_S, LONGEST_STEP_S = 15.0, 120.0
+WANTED_STEP_S, LONGEST_STEP_S = 10.0, 30.0
 _TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
 _BACKWARD = 3.0  # a training step takes about three forward passes: tells in advance whether a probe would take too long
 

@@ -11,7 +11,7 @@ from jdnas.errors import ConfigError, DataError
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline import probe as probing
 from jdnas.pipeline.context import Context, load_context
-from jdnas.pipeline.estimate import _added_up, estimate, estimate_of
+from jdnas.pipeline.estimate import _added_up, estimate, estimate_of, time_text
 from jdnas.pipeline.plan import work_plan
 from jdnas.pipeline.probe import Probe, _saved_for_backward, probe
 from jdnas.pipeline.run_folder import RunFolder
@@ -50,6 +50,13 @@ def test_the_sum_by_hand(context: Context) -> None:
     assert found.seconds == pytest.approx(sum(step.seconds for step in found.steps))
     assert steps["base"].memory_gib == pytest.approx(4 + 4 / 4), "weights, gradient and two moments of AdamW; four images at a time"
     assert steps["search"].memory_gib == pytest.approx(4 + 1 + 2) and found.memory_gib == pytest.approx(2 * 4 + 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "not estimated"), (4.4, "4 s"), (100, "2 min"), (5300, "88 min"), (7200, "2.0 h"), (990_788, "275 h")]
+)
+def test_times_for_people(seconds: float | None, text: str) -> None:
+    assert time_text(seconds) == text
 
 
 def test_what_was_not_measured_is_not_made_up(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
