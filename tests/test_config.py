@@ -116,3 +116,8 @@ def test_presets_for_long_runs_say_their_estimate_first() -> None:
     assert {name: resolve(name, {}).estimate_first for name in ("quick", "custom", "deploy", "paper")} == {
         "quick": False, "custom": True, "deploy": True, "paper": True
     }  # fmt: skip
+
+
+def test_deploy_searches_heads_and_considers_int8() -> None:
+    config = resolve("deploy", {})
+    assert config.student.heads and config.export.precision == "auto"

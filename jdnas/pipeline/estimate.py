@@ -127,14 +127,17 @@ def _added_up(context: Context, space: SubnetSpace, base: Probe, largest: Probe)
         count = seen(config.pool.train, phase.epochs)
         pool_images, pool_s = pool_images + count, pool_s + trained(count, *nets)
     candidate_s = trained(candidate_images, spec, extra_s=largest.look_s) + len(sizes) * look_once * smaller
-    lineage = max(1, trials // 3) * candidate_images
-    candidate_memory = _memory(base, config.candidate_train)
+    polish = seen(config.candidate_train, config.search.polish_epochs) if config.search.polish_epochs else 0
+    polish_s = trained(polish, spec, extra_s=largest.look_s) + (len(sizes) * look_once * smaller if polish else 0.0)
+    lineage = max(1, trials // 3) * candidate_images + polish
+    candidate_memory = _memory(base, config.candidate_train, more=largest.weight_bytes)
     steps = (
         Step("base", base_images, val, _known(trained(base_images, spec) + look_once), _memory(base, config.base_train)),
         Step("teacher pool", pool_images, val, _known(pool_s), _memory(largest, config.pool.train)),
         Step(f"search, up to {trials} candidates", trials * candidate_images, trials * val * len(sizes), _known(trials * candidate_s),
-             _memory(base, config.candidate_train, more=largest.weight_bytes)),
-        Step("control", lineage, val, _known(trained(lineage, spec) + look_once), candidate_memory),
+             candidate_memory),
+        *([Step("polish", polish, val * len(sizes), _known(polish_s), candidate_memory)] if polish else []),
+        Step("control", lineage, val, _known(trained(lineage, spec) + look_once), _memory(base, config.candidate_train)),
         Step("parity check and benchmark", 0, 2 * val, 2 * look_once + 2 * config.benchmark_seconds, 3 * base.weight_bytes / GIB),
     )  # fmt: skip
     return Estimate(steps, str(context.device), _disk(context, space) / GIB, _images(context) / GIB, _notes(context, base, largest))

@@ -52,6 +52,18 @@ def test_the_sum_by_hand(context: Context) -> None:
     assert steps["search"].memory_gib == pytest.approx(4 + 1 + 2) and found.memory_gib == pytest.approx(2 * 4 + 1)
 
 
+def test_polishing_counts_for_student_and_control(context: Context) -> None:
+    space = make_space(context.base_spec, context.config.pool)
+    one = Probe(1.0, 4.0, 0.0, 2**30, 2**28)
+    longer = replace(context, config=context.config.model_copy(update={
+        "search": context.config.search.model_copy(update={"polish_epochs": 2.0})
+    }))  # fmt: skip
+    before, after = ({step.name: step for step in _added_up(one_context, space, one, one).steps} for one_context in (context, longer))
+    assert after.keys() - before.keys() == {"polish"} and after["polish"].train_images == 24
+    assert after["control"].train_images == before["control"].train_images + 24
+    assert work_plan(longer).images["polish"] == 24
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(None, "not estimated"), (4.4, "4 s"), (100, "2 min"), (5300, "88 min"), (7200, "2.0 h"), (990_788, "275 h")]
 )
@@ -70,7 +82,7 @@ def test_what_was_not_measured_is_not_made_up(context: Context, monkeypatch: pyt
 def test_a_probe_measures_and_leaves_nothing_behind(context: Context) -> None:
     before = torch.random.get_rng_state()
     base, largest = (probe(context, spec) for spec in (context.base_spec, make_space(context.base_spec, context.config.pool).largest))
-    assert base.train_s is not None and base.train_s > base.look_s > 0 and base.load_s > 0
+    assert base.train_s is not None and min(base.train_s, base.look_s, base.load_s) > 0
     assert largest.weight_bytes > base.weight_bytes > 0
     assert largest.activation_bytes is not None and base.activation_bytes is not None
     assert largest.activation_bytes > base.activation_bytes > 0
