@@ -30,7 +30,7 @@ from jdnas.search.settings import SearchSettings  # noqa: E402
 from jdnas.search.study import SearchStudy, sqlite_url  # noqa: E402
 from jdnas.search.workshop import ActionData  # noqa: E402
 from jdnas.spec import DetectorSpec  # noqa: E402
-from jdnas.training.checkpoint import write_json  # noqa: E402
+from jdnas.training.checkpoint import read_json, write_json  # noqa: E402
 from tests.search.simulated import TASK, Simulator, cost  # noqa: E402
 
 
@@ -154,12 +154,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "search_scaling.json")
+    parser.add_argument("--part", choices=("ray", "long_search"), nargs="+", default=["ray", "long_search"])
     given = parser.parse_args()
-    result = {
-        "provenance": provenance(), "ray": scaling(given.seconds, given.each, given.rounds), "long_search": long_search(given.candidates)
-    }  # fmt: skip
-    write_json(given.out, result)
-    print(json.dumps(result, indent=1))
+    result = read_json(given.out) if given.out.exists() else {}
+    parts = {"ray": lambda: scaling(given.seconds, given.each, given.rounds), "long_search": lambda: long_search(given.candidates)}
+    for part in given.part:
+        result[part] = parts[part]() | {"provenance": provenance()}
+        write_json(given.out, result)
+        print(json.dumps(result[part], indent=1), flush=True)
 
 
 if __name__ == "__main__":
