@@ -54,6 +54,7 @@ class SleepingSite:
 
 @contextmanager
 def new_study(trials: int) -> Iterator[SearchStudy]:
+    """Begin a study in a file below TMPDIR, which says whether its commits wait for a disk."""
     settings = SearchSettings(trials=trials, patience=10**9, refuse=False, seed=1)
     with tempfile.TemporaryDirectory() as folder, SearchStudy.open(sqlite_url(Path(folder) / "study.db"), TASK, settings) as study:
         yield study
@@ -117,7 +118,7 @@ def scaling(seconds: float, each: int, rounds: int) -> dict[str, Any]:
         "sleep_seconds": seconds, "candidates": {"1": each, "4": 4 * each}, "rounds": rounds,
         "throughput_ratio": round(statistics.median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios],
         "seconds_per_candidate": {str(workers): [round(row["seconds"], 4) for row in rows] for workers, rows in found.items()},
-        "wanted_ratio": 3.6, **driver, "wanted_driver_ms": 50,
+        "wanted_ratio": 3.6, "study_below": tempfile.gettempdir(), **driver, "wanted_driver_ms": 50,
     }  # fmt: skip
 
 
@@ -144,7 +145,14 @@ def long_search(candidates: int) -> dict[str, Any]:
         name: [round(statistics.median(values[i * tenth : (i + 1) * tenth]), 3) for i in range(10)] for name, values in parts.items()
     }
     growth = {f"{name}_growth": round(values[-1] / values[0], 3) for name, values in medians.items()}
-    return {"candidates": candidates, **medians, **growth, "wanted_growth": 2.0, "reading_the_study_seconds": round(reading, 2)}
+    return {
+        "candidates": candidates,
+        "study_below": tempfile.gettempdir(),
+        **medians,
+        **growth,
+        "wanted_growth": 2.0,
+        "reading_the_study_seconds": round(reading, 2),
+    }
 
 
 def main() -> None:
