@@ -10,6 +10,7 @@ from export.forms import forms_for
 from export.graph import export_onnx
 from export.runners import open_runner
 from jdnas.errors import CheckpointError, TargetError
+from latency.benchmark import benchmark
 from tests.export.conftest import TinyEngine
 from tests.export.fake_tensorrt import fake_tensorrt
 from tests.export.host_device import HostDevice
@@ -91,6 +92,13 @@ class TestAotInductor(RunnerContract):
         with open_runner(artifact, "aoti", threads=before + 1):
             assert torch.get_num_threads() == before + 1
         assert torch.get_num_threads() == before
+
+    def test_a_benchmark_times_it_through_the_same_session(self, artifact, tmp_path, monkeypatch):
+        monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+        (row,) = benchmark([artifact], "cpu-aoti", seconds=0.05).rows
+        assert row.runs_in == "aoti" and row.median_ms > 0 and row.peak_rss_mib > 20
+        with pytest.raises(TargetError, match="--profile knows the layers of"):
+            benchmark([artifact], "cpu-aoti", seconds=0.05, profile=True)
 
 
 class _TensorRt(RunnerContract):

@@ -1,6 +1,5 @@
 """Targets of runtimes other than ONNX Runtime: the same blocks, tables and reports through them, on the CPU of this machine."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -158,14 +157,3 @@ class TestAotInductor:
         with block_call(block, AOTI, copies=2) as (call, info):
             assert info.name == "aoti" and info.provider == "cpu"
             assert time_call(call, seconds=0.01).median_ms > 0
-
-    def test_a_report(self, spec, tmp_path):
-        from export.aot_inductor import export_package
-
-        tiny = rest_spec(Block(REST, (64, 64, 8, 8, 4, 8, 2)))
-        path = export_package(build(tiny).state_dict(), tiny, size_hw=(64, 64), path=tmp_path / "x.pt2", classes=("a", "b"))
-        out = benchmark([path], "cpu-aoti", seconds=0.05).to_dict()
-        assert out["rows"][0]["runs_in"] == "aoti" and out["rows"][0]["median_ms"] > 0
-        assert json.dumps(out)
-        with pytest.raises(TargetError, match="--profile knows the layers of"):
-            benchmark([path], "cpu-aoti", seconds=0.05, profile=True)
