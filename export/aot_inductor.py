@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from export.artifact import INPUT_NAMES, OUTPUT_NAMES, ArtifactInfo
 from export.compiler import CompiledFor, check_compiler
 from export.forms import forms_for
-from export.graph import check_settings, deployed, quiet
+from export.graph import check_settings, deployed, halved, quiet
 from export.tensors import TENSORS, text_from_kinds
 from jdnas.atomic import write_atomically
 from jdnas.errors import ConfigError, unknown_name
@@ -39,11 +39,12 @@ def export_package(
     if precision not in PRECISIONS:
         raise ConfigError(unknown_name("precision of AOTInductor", precision, PRECISIONS))
     forms = forms_for("aoti")
-    detector = _Plain(deployed(state, spec, forms), torch.half if precision == "fp16" else torch.float)
+    detector = deployed(state, spec, forms)
+    network = _Plain(halved(detector) if precision == "fp16" else detector)
     info = ArtifactInfo(spec, tuple(classes), size_hw, batch, precision, dict(provenance or {}), forms=asdict(forms))
     example = {"images": torch.zeros(batch, 3, *size_hw), "sizes_hw": torch.tensor([size_hw] * batch)}
     inputs = {name: example[name] for name in INPUT_NAMES}
-    return compile_package(detector, inputs, OUTPUT_NAMES, path, device=device, properties=info.to_properties())
+    return compile_package(network, inputs, OUTPUT_NAMES, path, device=device, properties=info.to_properties())
 
 
 def compile_package(
@@ -71,12 +72,11 @@ def compile_package(
 
 
 class _Plain(nn.Module):
-    """A detector in one precision that takes float32 images and returns a plain tuple."""
+    """A detector that returns a plain tuple, which packages can hold."""
 
-    def __init__(self, detector: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, detector: nn.Module) -> None:
         super().__init__()
-        self.detector, self.dtype = detector.to(dtype), dtype
+        self.detector = detector
 
     def forward(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, ...]:
-        boxes, scores, labels, count = self.detector(images.to(self.dtype), sizes_hw)
-        return boxes.float(), scores.float(), labels, count
+        return tuple(self.detector(images, sizes_hw))

@@ -12,7 +12,7 @@ from jdnas.pipeline.context import Context, SizeHW
 from jdnas.pipeline.export_job import Calibration, Proof, Subject
 from jdnas.pipeline.exports import style_for
 from jdnas.pipeline.precisions import AUTO, publish
-from jdnas.pipeline.speed import checking_runtime
+from jdnas.pipeline.speed import checking_runtime, reads_onnx
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import read_json, write_json
 from latency.here import standing
@@ -68,7 +68,7 @@ def deliver(
 def _precision(context: Context) -> str:
     # What cannot be measured here cannot be chosen by measurement: then the target's precision holds.
     settings, target = context.config.export, load_target(context.config.target)
-    if settings.precision == "target" or (settings.precision == AUTO and not standing(target).measurable):
+    if settings.precision == "target" or (settings.precision == AUTO and not (reads_onnx(target) and standing(target).measurable)):
         return target.precision
     return settings.precision
 

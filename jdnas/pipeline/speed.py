@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from export.runtimes import require
+from export.runtimes import RUNTIMES, require
 from jdnas.config import RunConfig
 from jdnas.errors import InputError
 from jdnas.models.complexity import multiply_adds
@@ -15,7 +15,7 @@ from jdnas.search.executors.on_ray import connect
 from jdnas.search.workshop import Cost
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import ActionRules
-from latency.benchmark import benchmark
+from latency.benchmark import Sweep, benchmark
 from latency.here import standing
 from latency.machine import cpu_model
 from latency.plateaus import widths_that_pay
@@ -74,8 +74,13 @@ def check_target(config: RunConfig) -> None:
 
 
 def checking_runtime(target: Target) -> str:
-    """Return the runtime that exported files are compared with PyTorch in: the target's own where it runs here, else that of the CPU."""
-    return target.runtime if standing(target).measurable else CPU_RUNTIME
+    """Return the runtime that exported files are compared with PyTorch in: the target's own where it runs them here, else the CPU's."""
+    return target.runtime if reads_onnx(target) and standing(target).measurable else CPU_RUNTIME
+
+
+def reads_onnx(target: Target) -> bool:
+    """Tell whether a target's runtime takes exported .onnx files; for AOTInductor, weights are compiled instead."""
+    return ".onnx" in RUNTIMES[target.runtime].suffixes
 
 
 def speeds(context: Context, finished: list[Finished], placement: Placement = LOCAL) -> dict[str, Any]:
@@ -89,8 +94,10 @@ def speeds(context: Context, finished: list[Finished], placement: Placement = LO
         report = benchmark_on_node(ray, target, paths, context.config.benchmark_seconds)
         return report | {"label": MEASURED_LABEL, "note": f"measured on the node of the Ray cluster with {resource_name(target)}"}
     if here.measurable:
-        seconds = context.config.benchmark_seconds
-        report = benchmark(paths, context.config.target, seconds=seconds, compare=len(paths) == 2).to_dict()
+        seconds, sweep = context.config.benchmark_seconds, Sweep()
+        if not reads_onnx(target):
+            paths, sweep = [path.with_suffix(".safetensors") for path in paths], Sweep(in_torch=False, as_engine=True)
+        report = benchmark(paths, context.config.target, seconds=seconds, sweep=sweep, compare=len(paths) == 2).to_dict()
         return report | {"label": MEASURED_LABEL, "note": "measured on this machine through the runtime of the target"}
     source = open_source(target)
     return {

@@ -12,6 +12,8 @@ from jdnas.errors import TargetError
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline.speed import check_target, checking_runtime, cost_name, foreign_table, make_cost, speeds
 from jdnas.presets import preset
+from latency.benchmark import Sweep
+from latency.here import Standing
 from latency.tables import load_table
 from latency.targets import load_target
 
@@ -50,6 +52,20 @@ def test_files_for_other_devices_are_checked_on_the_cpu() -> None:
     check_target(RunConfig(target="v100-trt"))
     with pytest.raises(TargetError, match="target 't4-trt' has no latency table; on a machine with NVIDIA T4"):
         check_target(RunConfig(target="t4-trt", cost="multiply_adds"))
+
+
+def test_a_runtime_that_reads_no_onnx_is_timed_from_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("jdnas.pipeline.speed.standing", lambda target: Standing(True))
+    monkeypatch.setattr(
+        "jdnas.pipeline.speed.benchmark", lambda paths, target, *, sweep, **_: asked.append((paths, sweep)) or SimpleNamespace(to_dict=dict)
+    )
+    assert checking_runtime(load_target("cpu-aoti")) == "ort-cpu" and checking_runtime(load_target("cpu-openvino")) == "openvino"
+    for target in ("cpu-aoti", "cpu-openvino"):
+        speeds(SimpleNamespace(config=RunConfig(target=target)), [(Path("a.onnx"), preset("r18", 3), (64, 96))])
+    (weights, compiled), (files, plain) = asked
+    assert weights == [Path("a.safetensors")] and compiled == Sweep(in_torch=False, as_engine=True)
+    assert files == [Path("a.onnx")] and plain == Sweep()
 
 
 def test_predicted_rows_stand_where_measured_ones_would() -> None:
