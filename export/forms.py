@@ -1,8 +1,8 @@
 """Which form of the detection head each runtime gets; all forms give the same detections.
 
-Measured on the parts alone (docs/runtimes.md): gathers beat the RoiAlign operator several times over on ONNX Runtime's CPU provider and
-lose as clearly on its CUDA provider, whose RoiAlign is one kernel. TensorRT would need a plugin for RoiAlign, and AOTInductor
-compiles gathers and weighted sums into one kernel.
+RoIAlign as gathers is two to three times as fast as the RoiAlign operator on ONNX Runtime's CPU provider and on OpenVINO
+(benchmarks/results/roi_forms.json); on ONNX Runtime's CUDA provider the operator is one kernel and gathers were 2.7 times as slow as
+four of them. TensorRT would need a plugin for RoiAlign, and AOTInductor compiles gathers and weighted sums into one kernel.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from jdnas.models.forms import EXPORT, Forms
 _FORMS = {
     "ort-cpu": EXPORT,
     "ort-cuda": replace(EXPORT, roi="atlas"),
-    "openvino": replace(EXPORT, roi="atlas"),
+    "openvino": EXPORT,
     "aoti": EXPORT,
     "tensorrt": EXPORT,
     "tensorrt-rtx": EXPORT,
