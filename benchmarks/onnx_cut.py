@@ -8,7 +8,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from export.ort_session import OrtSession
 
-_READ_LEVELS = 4  # of the pyramid; RoIs are not pooled from the last one
+_LEVELS = 5
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ def cut_behind_rpn(model: ModelProto, feeds: Mapping[str, Any], *, anchors: int)
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape) for name, array in given.items()
     ]
+    if any(node.op_type == "Conv" for node in nodes):
+        raise SystemExit("what follows the RPN convolutions has convolutions: the graph was cut in the wrong place")
     weights = [tensor for tensor in graph.initializer if tensor.name in read]
     body = helper.make_graph(nodes, "rest", inputs, list(graph.output), weights)
     return Cut(helper.make_model(body, opset_imports=list(model.opset_import), ir_version=model.ir_version), given)
@@ -43,8 +45,8 @@ def _predictors(graph: GraphProto, anchors: int) -> list[str]:
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     wanted = {anchors, 4 * anchors}
     found = [n.output[0] for n in graph.node if n.op_type == "Conv" and _is_predictor(weights.get(n.input[1], ()), wanted)]
-    if len(found) != 2 * (_READ_LEVELS + 1):
-        raise SystemExit(f"the graph has {len(found)} RPN predictors, not {2 * (_READ_LEVELS + 1)}")
+    if len(found) != 2 * _LEVELS:
+        raise SystemExit(f"the graph has {len(found)} RPN predictors, not {2 * _LEVELS}")
     return found
 
 
@@ -53,13 +55,13 @@ def _is_predictor(shape: tuple[int, ...], wanted: set[int]) -> bool:
 
 
 def _levels(graph: GraphProto, anchors: int) -> list[str]:
-    # A predictor reads an activation of a 3x3 convolution of a level; the first ones belong to the largest level.
+    # A predictor reads an activation of a 3x3 convolution of a level.
     makers = {name: node for node in graph.node for name in node.output}
     found: dict[str, None] = {}
     for name in _predictors(graph, anchors):
         before = makers[makers[name].input[0]]
         found[(before if before.op_type == "Conv" else makers[before.input[0]]).input[0]] = None
-    return list(found)[:_READ_LEVELS]
+    return list(found)
 
 
 def _needed(graph: GraphProto, wanted: set[str], given: set[str]) -> list[NodeProto]:
