@@ -58,14 +58,21 @@ def built(graph: Path, capability: str, folder: Path) -> dict[str, Any]:
     return {"build_s": record.build_s, "engine_mib": round(size / 2**20, 2), "version": record.version, "status": record.status}
 
 
-def run(names: list[str], precisions: list[str], capabilities: list[str], size_hw: SizeHW, save: Any) -> list[dict[str, Any]]:
-    """Export and build all of them; `save` gets the rows after each graph."""
-    rows: list[dict[str, Any]] = []
+def run(
+    names: list[str], precisions: list[str], capabilities: list[str], size_hw: SizeHW, rows: list[dict[str, Any]], save: Any
+) -> list[dict[str, Any]]:
+    """Export and build all that `rows` lack; `save` gets the rows after each graph."""
+    done = {(row["detector"], row["precision"]) for row in rows if not any("error" in engine for engine in row["engines"].values())}
+    rows = [row for row in rows if (row["detector"], row["precision"]) in done]
     for name in names:
+        if all((name, precision) in done for precision in precisions):
+            continue
         spec = spec_of(name)
         torch.manual_seed(0)
         state = build(spec).state_dict()
         for precision in precisions:
+            if (name, precision) in done:
+                continue
             with tempfile.TemporaryDirectory() as temporary:
                 folder, started = Path(temporary), time.perf_counter()
                 graph = export_onnx(
@@ -75,8 +82,8 @@ def run(names: list[str], precisions: list[str], capabilities: list[str], size_h
                 row = {"detector": name, "spec": spec.key, "precision": precision, "export_s": round(time.perf_counter() - started, 1)}
                 rows.append(row | {"engines": {capability: built(graph, capability, folder) for capability in capabilities}})
             engines = rows[-1]["engines"].values()
-            done = sum("error" not in engine for engine in engines)
-            print(f"{name} {precision}: {done} of {len(engines)} built, {sum(e.get('build_s', 0) for e in engines):.1f} s", flush=True)
+            count = sum("error" not in engine for engine in engines)
+            print(f"{name} {precision}: {count} of {len(engines)} built, {sum(e.get('build_s', 0) for e in engines):.1f} s", flush=True)
             for capability, engine in rows[-1]["engines"].items():
                 if "error" in engine:
                     print(f"  {capability}: {engine['error']}", flush=True)
@@ -91,9 +98,12 @@ def main() -> int:
     parser.add_argument("--capability", action="append", help=f"default: {', '.join(CAPABILITIES)}")
     parser.add_argument("--size", default="128x128", help="canvas as WIDTHxHEIGHT")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "tensorrt_builds.json")
+    parser.add_argument("--resume", action="store_true", help="keep what the record has and build the rest")
     options = parser.parse_args()
     facts = provenance() | {"load_average_before": [round(value, 2) for value in psutil.getloadavg()]}
     options.output.parent.mkdir(parents=True, exist_ok=True)
+
+    kept = json.loads(options.output.read_text())["rows"] if options.output.is_file() and options.resume else []
 
     def save(rows: list[dict[str, Any]]) -> None:
         head = {"provenance": facts, "runtime": RUNTIME, "size": options.size}
@@ -101,7 +111,7 @@ def main() -> int:
 
     rows = run(
         options.detector or list(DETECTORS), options.precision or ["fp32", "fp16"], options.capability or list(CAPABILITIES),
-        size_hw_from_text(options.size), save,
+        size_hw_from_text(options.size), kept, save,
     )  # fmt: skip
     failed = sum("error" in engine for row in rows for engine in row["engines"].values())
     print(f"{sum(len(row['engines']) for row in rows) - failed} engines built, {failed} not; none was run; {options.output}")
