@@ -8,7 +8,7 @@ from pathlib import Path
 from jdnas.atomic import write_atomically
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.pipeline.progress import clock_text
-from jdnas.reproduce import distilling, dynamic, pruning, searches, teachers
+from jdnas.reproduce import comparison, distilling, dynamic, pruning, searches, teachers
 from jdnas.reproduce.lab import Lab
 from jdnas.reproduce.layout import Result
 from jdnas.reproduce.provenance import provenance
@@ -31,6 +31,8 @@ ITEMS: dict[str, Item] = {
     "table2": Item(pruning.jobs, pruning.result),
     "table3": Item(distilling.jobs, distilling.result),
     "table4": Item(searches.jobs, searches.table4),
+    "table5": Item(comparison.jobs, comparison.table5),
+    "table7": Item(comparison.jobs, comparison.table7),
     "figure4": Item(dynamic.jobs, dynamic.result),
     "figure5": Item(searches.jobs, searches.figure5),
     "figure6": Item(searches.jobs, searches.figure6),

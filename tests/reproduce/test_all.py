@@ -19,8 +19,10 @@ COLUMNS = {
     "table2": ["Model", "Pruning percentage", "Backbone FLOPS (G)", "AP"],
     "table3": ["KD Method", "Student", "Teacher", "AP"],
     "table4": ["Base model", "Group", "Input size", "FLOPS (G)", "FPS", "AP"],
+    "table5": ["Method", "Intermediate backbone FLOPS (G)", "Intermediate AP", "Final backbone FLOPS (G)", "Final AP"],
+    "table7": ["Search method", "FLOPS (G)", "AP", "#Searched architectures", "Search cost (hours of this device)"],
 }
-ROWS = {"table1": 6, "table2": 4, "table3": 4, "table4": 6, "figure4": 3, "figure5": 2}
+ROWS = {"table1": 6, "table2": 4, "table3": 4, "table4": 6, "table5": 3, "table7": 2, "figure4": 3, "figure5": 2}
 
 
 def jdnas(*arguments: object) -> str:

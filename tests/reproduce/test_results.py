@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jdnas.config import RunConfig
 from jdnas.presets import preset
-from jdnas.reproduce import distilling, dynamic, pruning, searches, teachers
+from jdnas.reproduce import comparison, distilling, dynamic, pruning, searches, teachers
 from jdnas.reproduce.lab import Lab
 from jdnas.reproduce.scale import read_scale
 
@@ -136,3 +136,39 @@ def test_figures_5_to_7_tell_what_searches_did() -> None:
     assert seven.table.rows[:2] == (("R18-FPN", "stem", "0.1", "0.1", "+0%"), ("R18-FPN", "stage 1", "0.4", "0.3", "-25%"))
     for result in (five, six, seven):
         assert result.svg.startswith("<?xml") and "R50-FPN" in result.svg
+
+
+def comparison_record() -> dict[str, Any]:
+    run = {"candidates": 3, "seconds": 3600.0, "flops_g": 1.5, "number": 2}
+    runs = [run | {"method": method, "seed": seed, "ap": ap, "backbone_flops_g": cost} for method, seed, ap, cost in
+            (("joint", 0, 0.4, 0.5), ("joint", 1, 0.42, 0.7), ("prune-kd", 0, 0.3, 0.6), ("prune-kd", 1, 0.3, 0.6),
+             ("nas-prune-kd", 0, 0.35, 0.4), ("nas-prune-kd", 1, 0.35, 0.6), ("random", 0, 0.2, 0.9), ("random", 1, 0.3, 0.9))]  # fmt: skip
+    base = {"ap": 0.25, "backbone_flops_g": 1.2}
+    searched = [{"ap": ap, "backbone_flops_g": 1.0} for ap in (0.28, 0.32)]
+    return {
+        "model": "R18-FPN", "base": base, "runs": runs, "between": {"prune-kd": [base] * 2, "nas-prune-kd": searched},
+        "before_seconds": 1800.0, "images": 2400, "judged_on": "50 validation images", "chosen_on": "50 validation images",
+    }  # fmt: skip
+
+
+def test_table_5_tells_what_pipelines_had_between() -> None:
+    table = comparison.table5(lab_of(("a", "b")), [comparison_record()]).table
+    assert table.rows == (
+        ("R18-FPN-prune-KD", "1.2", "25.0", "0.6 (-50%)", "30.0 ± 0.0 (+5.0)"),
+        ("NAS-prune-KD", "1", "30.0", "0.5 (-50%)", "35.0 ± 0.0 (+5.0)"),
+        ("Joint (R18-FPN)", "-", "-", "0.6", "41.0 ± 1.4"),
+    )
+    assert "2,400 training images" in table.notes[0] and not any("base stands" in note for note in table.notes)
+    beside = comparison.table5(lab_of(COCO, "paper"), [comparison_record()]).table
+    assert [row[-1] for row in beside.rows] == ["122.6 / 39.0 / 60.8 / 42.1", "105.2 / 39.9 / 59.1 / 41.8", "- / - / 58.9 / 43.9"]
+
+
+def test_table_7_counts_architectures_and_hours() -> None:
+    record = comparison_record()
+    record["runs"][-1]["number"] = 0
+    table = comparison.table7(lab_of(("a", "b")), [record]).table
+    assert table.columns[-1].startswith("Search cost (hours")
+    assert table.rows == (("random", "1.5", "25.0 ± 7.1", "3", "1.5"), ("Joint (R18-FPN)", "1.5", "41.0 ± 1.4", "3", "1.5"))
+    assert any("the base stands in the row" in note for note in table.notes)
+    beside = comparison.table7(lab_of(COCO, "paper"), [record]).table
+    assert beside.rows[1][-1] == "145.7 G, AP 43.9, 100, 200 GPU days" and beside.rows[2][0] == "Det-NAS"
