@@ -87,7 +87,7 @@ def _publish(name: str, result: Result, lab: Lab, out: Path, scale: str) -> Path
             "name": Path(lab.config.data).name, "train_images": len(context.train.records), "val_images": len(context.val.records),
             "classes": list(context.train.classes), "fingerprint": [context.train.fingerprint, context.val.fingerprint],
         },
-        "scale_settings": lab.scale.model_dump(mode="json", exclude={"run"}), "settings": settings, "provenance": provenance(),
+        "scale_settings": lab.scale.model_dump(mode="json", exclude={"run", "preset"}), "settings": settings, "provenance": provenance(),
         "columns": list(table.columns), "cells": [list(row) for row in table.rows], "notes": list(table.notes), "rows": list(result.rows),
     }  # fmt: skip
     write_json(out / f"{name}.json", document)

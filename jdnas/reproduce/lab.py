@@ -128,7 +128,7 @@ def open_lab(
         raise ConfigError(
             f"--weights {unknown[0]}=...: the scale has no base {unknown[0]!r}; it has {', '.join(sorted(read.models.values()))}"
         )
-    settings = merge(read.run, overrides) | ({} if data is None else {"data": data}) | {"preset": f"reproduce/{scale}"}
+    settings = merge(read.run_settings(), overrides) | ({} if data is None else {"data": data}) | {"preset": f"reproduce/{scale}"}
     config = make_config(settings, source=f"scale {scale!r} and the command line")
     for model in read.models:
         check_sources(config.model_copy(update={"base": read.base_of(model), "weights": weights.get(read.base_of(model))}))
@@ -143,7 +143,7 @@ def open_lab(
 def _hold_to_first(path: Path, scale: Scale, config: RunConfig, weights: Mapping[str, str]) -> None:
     """Keep what a work folder was begun with, or raise a ConfigError where it was something else: records would not belong together."""
     asked: Record = {
-        "scale": scale.model_dump(mode="json", exclude={"run"}),
+        "scale": scale.model_dump(mode="json", exclude={"run", "preset"}),
         "run": config.model_dump(mode="json"),
         "weights": dict(weights),
     }

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from jdnas.config import presets_folder, read_yaml
+from jdnas.config import merge, presets_folder, read_preset, read_yaml
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.settings import Settings
 
@@ -68,10 +68,14 @@ class CompareTable(Settings):
 
 
 class Scale(Settings):
-    """Everything that decides a reproduction, but the data. `run`: settings of all runs; `models`: names in the tables to bases."""
+    """Everything that decides a reproduction, but the data.
+
+    `preset` and, on top of it, `run`: the settings of all runs. `models`: names in the tables to bases.
+    """
 
     label: str
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+    preset: str | None = None
     run: dict[str, Any] = {}
     models: Names = Field(min_length=1)
     pool_model: str
@@ -81,6 +85,10 @@ class Scale(Settings):
     table4: SearchTable
     compare: CompareTable
     figure4: DynamicFigure
+
+    def run_settings(self) -> dict[str, Any]:
+        """Return the settings of all runs, nested."""
+        return merge({} if self.preset is None else read_preset(self.preset), self.run)
 
     def base_of(self, model: str) -> str:
         """Return the base that a model's name stands for; a ConfigError lists the names."""

@@ -18,7 +18,7 @@ COCO = ("person", *(f"thing {index}" for index in range(78)), "toothbrush")
 
 def lab_of(classes: tuple[str, ...], scale: str = "tiny", size_hw: tuple[int, int] = (64, 64)) -> Lab:
     read = read_scale(scale)
-    lab = Lab(read, RunConfig.model_validate(read.run), Path("nowhere"), Console(quiet=True))
+    lab = Lab(read, RunConfig.model_validate(read.run_settings()), Path("nowhere"), Console(quiet=True))
     for base in read.models.values():
         spec = preset(base, len(classes))
         train = SimpleNamespace(classes=classes)

@@ -20,7 +20,7 @@ def lab(work: Path, scale: str = "tiny", data: str | None = None, **more: object
 @pytest.mark.parametrize("name", ["tiny", "small", "paper"])
 def test_shipped_scales_are_valid_runs(name: str) -> None:
     scale = read_scale(name)
-    config = make_config(scale.run, source=name)
+    config = make_config(scale.run_settings(), source=name)
     assert scale.label.startswith(name) and config.cost == "multiply_adds"
     assert set(scale.models) >= {scale.pool_model, *scale.table2.models, *scale.table4.models, scale.figure4.student}
 
