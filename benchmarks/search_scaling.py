@@ -3,7 +3,8 @@
     python benchmarks/search_scaling.py --seconds 1.0 --candidates 10000
 
 Evaluations are simulated: they sleep, so that any number of workers fit on any machine, and only what the search does counts. Through Ray
-the same search is timed with 1 and 4 workers in turns. The long search runs in this process on an SQLite study in a file, as runs have it.
+the same search is timed with 1 and 4 workers in turns. The long search runs in this process, on an SQLite study in a file, as
+runs have it, and on one in memory, which shows the search without its database; its times are those of the processor.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import InMemoryStorage
 from provenance import ROOT, provenance
 
 sys.path.insert(0, str(ROOT))
@@ -28,10 +30,12 @@ from jdnas.search.climb import run  # noqa: E402
 from jdnas.search.executors.on_ray import RayExecutor, Share, connect  # noqa: E402
 from jdnas.search.settings import SearchSettings  # noqa: E402
 from jdnas.search.study import SearchStudy, sqlite_url  # noqa: E402
-from jdnas.search.workshop import ActionData  # noqa: E402
+from jdnas.search.workshop import ActionData, Candidate  # noqa: E402
 from jdnas.spec import DetectorSpec  # noqa: E402
 from jdnas.training.checkpoint import read_json, write_json  # noqa: E402
 from tests.search.simulated import TASK, Simulator, cost  # noqa: E402
+
+PARTS = ["ray", "in_memory", "in_a_file"]
 
 
 class Endless(Simulator):
@@ -53,9 +57,12 @@ class SleepingSite:
 
 
 @contextmanager
-def new_study(trials: int) -> Iterator[SearchStudy]:
-    """Begin a study in a file below TMPDIR, which says whether its commits wait for a disk."""
-    settings = SearchSettings(trials=trials, patience=10**9, refuse=False, seed=1)
+def new_study(trials: int, *, in_memory: bool = False) -> Iterator[SearchStudy]:
+    """Begin a study in memory, or in a file below TMPDIR, which says whether its commits wait for a disk."""
+    settings = SearchSettings(trials=trials, patience=10**9, refuse=False, stop_early=False, seed=1)
+    if in_memory:
+        yield SearchStudy.attach(InMemoryStorage(), TASK, settings, shown="memory")
+        return
     with tempfile.TemporaryDirectory() as folder, SearchStudy.open(sqlite_url(Path(folder) / "study.db"), TASK, settings) as study:
         yield study
 
@@ -122,37 +129,28 @@ def scaling(seconds: float, each: int, rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def long_search(candidates: int) -> dict[str, Any]:
-    """Search in this process, and return milliseconds per candidate (simulated evaluation, proposal, database) by tenths of the way."""
-    moments, proposing = [time.perf_counter()], [0.0]
+def long_search(candidates: int, *, in_memory: bool) -> dict[str, Any]:
+    """Search in this process; return milliseconds per candidate (simulated evaluation, proposal, study) by tenths of the way."""
+    moments, proposing = [time.process_time()], list[float]()
 
-    with new_study(candidates) as study:
+    with new_study(candidates, in_memory=in_memory) as study:
         begin = study.begin
 
-        def noted(candidate: Any) -> None:  # a proposal ends where it is stored
-            proposing.append(time.perf_counter() - moments[-1])
+        def noted(candidate: Candidate) -> None:  # a proposal ends where it is stored
+            proposing.append(time.process_time() - moments[-1])
             begin(candidate)
 
         study.begin = noted  # type: ignore[method-assign]
-        run(study, Endless(), cost, on_finish=lambda *_: moments.append(time.perf_counter()))
-        reading = time.perf_counter()
-        SearchStudy.load(str(study._storage.url)).close()  # type: ignore[attr-defined]
-        reading = time.perf_counter() - reading
-    whole = [1000 * (after - before) for before, after in zip(moments, moments[1:], strict=False)]
+        run(study, Endless(), cost, on_finish=lambda *_: moments.append(time.process_time()))
+        assert len(study.history) == candidates + 1
+    whole = [after - before for before, after in zip(moments, moments[1:], strict=False)]
     tenth = candidates // 10
-    parts = {"proposal_ms": [1000 * seconds for seconds in proposing[2:]], "candidate_ms": whole[1:]}
     medians = {
-        name: [round(statistics.median(values[i * tenth : (i + 1) * tenth]), 3) for i in range(10)] for name, values in parts.items()
+        name: [round(1000 * statistics.median(values[1 + i * tenth : 1 + (i + 1) * tenth]), 4) for i in range(10)]
+        for name, values in (("proposal_ms", proposing), ("candidate_ms", whole))
     }
     growth = {f"{name}_growth": round(values[-1] / values[0], 3) for name, values in medians.items()}
-    return {
-        "candidates": candidates,
-        "study_below": tempfile.gettempdir(),
-        **medians,
-        **growth,
-        "wanted_growth": 2.0,
-        "reading_the_study_seconds": round(reading, 2),
-    }
+    return {"candidates": candidates, "study": "memory" if in_memory else "SQLite", **medians, **growth, "wanted_growth": 2.0}
 
 
 def main() -> None:
@@ -162,10 +160,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "search_scaling.json")
-    parser.add_argument("--part", choices=("ray", "long_search"), nargs="+", default=["ray", "long_search"])
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS)
     given = parser.parse_args()
     result = read_json(given.out) if given.out.exists() else {}
-    parts = {"ray": lambda: scaling(given.seconds, given.each, given.rounds), "long_search": lambda: long_search(given.candidates)}
+    parts = {
+        "ray": lambda: scaling(given.seconds, given.each, given.rounds),
+        "in_memory": lambda: long_search(given.candidates, in_memory=True),
+        "in_a_file": lambda: long_search(given.candidates, in_memory=False),
+    }
     for part in given.part:
         result[part] = parts[part]() | {"provenance": provenance()}
         write_json(given.out, result)
