@@ -77,6 +77,8 @@ def test_full_report_has_every_section_and_chart(html: str) -> None:
         "pip install jdnas==0.1.0 torch==2.14.1 onnxruntime==1.32.0",
         "fingerprints are train aaaa, val bbbb",
         "Predicted from a measured table",
+        "Precisions",
+        "int8",
     ):
         assert text in page.text
     assert "not recorded" not in page.text and 'class="missing"' not in html
