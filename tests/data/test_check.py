@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jdnas.data.check import check_data, facts, odd_boxes
+from jdnas.data.check import check_data, odd_boxes
 from jdnas.data.coco import load_split
+from jdnas.data.facts import facts
 from jdnas.errors import DataError
 from tests.data.test_layouts import write_voc, write_yolo
 
