@@ -60,9 +60,11 @@ def deliver(
         subject, wanted, artifact, proof, calibration, target=target, seconds=context.config.benchmark_seconds,
         failed_folder=context.folder.root / "failed",
     )  # fmt: skip
-    parity, rows = made.made.result.to_dict() | {"runtime": runtime}, list(made.rows)
-    write_json(record, {"key": key, "precision": made.made.precision, "parity": parity, "precisions": rows, "verdict": made.verdict})
-    return Delivery(artifact, made.made.precision, parity, rows, made.verdict)
+    parity, rows, verdict = made.made.result.to_dict() | {"runtime": runtime}, list(made.rows), made.verdict
+    if precision is None and settings.precision == AUTO != wanted:
+        verdict += f"; auto measures on the target, which is not here, so that its own precision was taken: {wanted}"
+    write_json(record, {"key": key, "precision": made.made.precision, "parity": parity, "precisions": rows, "verdict": verdict})
+    return Delivery(artifact, made.made.precision, parity, rows, verdict)
 
 
 def _precision(context: Context) -> str:

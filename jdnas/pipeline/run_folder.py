@@ -8,6 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from export.settings import ExportSettings
 from jdnas.atomic import write_atomically
 from jdnas.config import RunConfig, dump, resolve_kept
 from jdnas.errors import CheckpointError, ConfigError
@@ -16,7 +17,7 @@ from jdnas.search.settings import BUDGETS
 _OF_THE_MACHINE = frozenset(
     {"preset", "device", "checkpoint_seconds", "estimate_first", "tensorboard", "data_settings.workers", "data_settings.cache"}
 )  # fmt: skip
-MAY_CHANGE = _OF_THE_MACHINE | {f"search.{budget}" for budget in BUDGETS}
+MAY_CHANGE = _OF_THE_MACHINE | {f"search.{budget}" for budget in BUDGETS} | {f"export.{name}" for name in ExportSettings.model_fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class RunFolder:
 def open_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder, RunConfig]:
     """Return the run folder and the settings that hold in it.
 
-    A resumed run may get other budgets and another device (`MAY_CHANGE`), and nothing else.
+    A resumed run may get other budgets, another device and other artifacts (`MAY_CHANGE`), and nothing else.
     Nothing is written. A ConfigError says that the folder is in use, or which settings differ from those that it was begun with.
     """
     folder = RunFolder(root)

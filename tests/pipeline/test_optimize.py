@@ -1,9 +1,12 @@
 import json
+import shutil
 import time
+from pathlib import Path
 
 import onnx
 import pytest
 
+from export.runners import open_runner
 from jdnas.pipeline.optimize import pick_student
 from jdnas.training.checkpoint import load_detector
 from tests.pipeline.conftest import NanoRun, jdnas
@@ -102,3 +105,19 @@ def test_the_student_is_cheaper_and_better_where_one_is(nano_run: NanoRun) -> No
     better = [t for t in history.complete if t.number and t.cost <= ratio * history[0].cost and t.score > history[0].score]
     assert history[trial].score == max((t.score for t in better), default=history.best().score)
     assert pick_student(history, 1e-9).number == history.best().number
+
+
+def test_a_finished_run_gets_other_artifacts(nano_run: NanoRun, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(nano_run.folder, folder)
+    changed = ["export.precision=int8", "export.input=uint8", "export.calibration_images=4", "export.max_delta_ap_int8=1"]
+    options = [word for setting in changed for word in ("--set", setting)]
+    code, out, err = jdnas(*nano_run.arguments[:-1], folder, "--resume", *options)
+    assert code == 0, out + err
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["base"]["precision"], summary["student"]["precision"]) == ("fp32", "int8")
+    (row,) = summary["student"]["precisions"]
+    assert row["passed"] and row["chosen"] and summary["student"]["parity"]["ap"] == row["ap"]
+    with open_runner(folder / "student" / "student.onnx", threads=1) as runner:
+        assert (runner.metadata.precision, runner.metadata.input) == ("int8", "uint8")
+    assert "Precisions of the student" in out and "int8:" in out
