@@ -91,7 +91,7 @@ class Detector(nn.Module):
         head, forms = self.spec.head, self.forms
         return pool_rois(
             pyramid, boxes_xyxy, forms.roi, strides=head.read_strides, sampling=head.roi_sampling, aligned=head.roi_aligned,
-            limit=forms.roi_samples,
+            limit=forms.roi_samples, values_at_once=forms.roi_values_at_once,
         )  # fmt: skip
 
     def forward(self, images: Tensor, sizes_hw: Tensor) -> Detections:

@@ -1,7 +1,8 @@
 """Multi-level RoIAlign (He et al. 2017); by default equal to torchvision's MultiScaleRoIAlign with two samples per bin and direction."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -32,7 +33,7 @@ def level_index(boxes_xyxy: Tensor, strides: Sequence[int] = STRIDES) -> Tensor:
 
 def pool_rois(
     pyramid: Sequence[Tensor], boxes_xyxy: Tensor, form: RoiForm, *, strides: Sequence[int] = STRIDES, sampling: int = SAMPLES,
-    aligned: bool = False, limit: int = 8,
+    aligned: bool = False, limit: int = 8, values_at_once: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Pool boxes `[B, R, 4]` (canvas pixels) from the maps of `strides` into `[B, R, C, 7, 7]`; maps beyond those are not used.
 
@@ -40,7 +41,7 @@ def pool_rois(
     standard operators with static shapes, "atlas" one RoiAlign operator for all levels with static shapes; "eager" is the fastest of the
     first two for the device. All give the same result for boxes within the canvas.
     `sampling` and `aligned` are `roi_sampling` and `roi_aligned` of `jdnas.spec.Head`. With `sampling` 0 the form "gather" takes at most
-    `limit` samples per bin and direction.
+    `limit` samples per bin and direction, and `values_at_once` values before they are summed.
     """
     maps = list(pyramid[: len(strides)])
     if form == "eager":
@@ -49,7 +50,8 @@ def pool_rois(
         return _by_atlas(maps, boxes_xyxy, strides, sampling, aligned)
     if form == "levels":
         return _by_level(maps, boxes_xyxy, strides, sampling, aligned)
-    return _by_reads(maps, boxes_xyxy, strides, sampling or -limit, aligned, bags=form == "bags")
+    summed = summed_bags if form == "bags" else partial(summed_products, values_at_once=values_at_once)
+    return _by_reads(maps, boxes_xyxy, strides, sampling or -limit, aligned, summed)
 
 
 def _by_level(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sampling: int, aligned: bool) -> Tensor:
@@ -113,7 +115,9 @@ def _share_inside(edges: Tensor, size: Tensor, samples: int) -> Tensor:
     return inside.reshape(*size.shape, ROI_SIZE, samples).mean(-1)
 
 
-def _by_reads(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sampling: int, aligned: bool, *, bags: bool) -> Tensor:
+def _by_reads(
+    maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sampling: int, aligned: bool, summed: Callable[..., Tensor]
+) -> Tensor:
     batch, count = boxes_xyxy.shape[:2]
     # One row per pixel, so that every sample reads contiguous memory.
     rows = torch.cat([features.flatten(2).transpose(1, 2) for features in maps], 1)
@@ -131,7 +135,7 @@ def _by_reads(maps: list[Tensor], boxes_xyxy: Tensor, strides: Sequence[int], sa
     weight = y_weight[..., :, None, :, None] * x_weight[..., None, :, None, :]
     index = index.clamp(0, pixels - 1) + torch.arange(0, batch * pixels, pixels, device=rows.device).reshape(-1, 1, 1, 1, 1, 1)
     reads = (2 * abs(sampling)) ** 2
-    pooled = (summed_bags if bags else summed_products)(rows.flatten(0, 1), index.reshape(-1, reads), weight.reshape(-1, reads))
+    pooled = summed(rows.flatten(0, 1), index.reshape(-1, reads), weight.reshape(-1, reads))
     return pooled.reshape(batch, count, ROI_SIZE, ROI_SIZE, channels).permute(0, 1, 4, 2, 3)
 
 

@@ -10,13 +10,14 @@ from torch.nn import functional as F
 _GATHERED_AT_ONCE = 1 << 26
 
 
-def summed_products(rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+def summed_products(rows: Tensor, index: Tensor, weight: Tensor, *, values_at_once: int | None = None) -> Tensor:
     """Sum by gathering and matrix products, in parts that bound the memory of the gathered rows.
 
-    `rows` `[P, C]`, `index` int64 and `weight` `[N, M]` give `[N, C]`.
+    `rows` `[P, C]`, `index` int64 and `weight` `[N, M]` give `[N, C]`. Where a part's `values_at_once` fit into a processor's cache, sums
+    read them from there; a GPU wants few large parts.
     """
     channels, reads = rows.shape[1], index.shape[1]
-    at_once = max(1, _GATHERED_AT_ONCE // (reads * channels))
+    at_once = max(1, (values_at_once or _GATHERED_AT_ONCE) // (reads * channels))
     parts = []
     for some_index, some_weight in zip(torch.split(index, at_once), torch.split(weight, at_once), strict=True):
         gathered = rows.index_select(0, some_index.reshape(-1)).reshape(-1, reads, channels)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from jdnas.models import weighted_rows
 from jdnas.models.roi_align import level_index, pool_rois
 
 CANVAS = (512, 640)
@@ -48,9 +47,9 @@ def test_pooling_equals_torchvision(form, expected):
     torch.testing.assert_close(pool_rois(pyramid(), boxes_of_all_kinds(), form), expected, atol=atol, rtol=0)
 
 
-def test_gathering_in_parts_gives_the_same(monkeypatch, expected):
-    monkeypatch.setattr(weighted_rows, "_GATHERED_AT_ONCE", 49 * 16 * 5 * 7)
-    torch.testing.assert_close(pool_rois(pyramid(), boxes_of_all_kinds(), "gather"), expected, atol=1e-5, rtol=0)
+def test_gathering_in_parts_gives_the_same(expected):
+    found = pool_rois(pyramid(), boxes_of_all_kinds(), "gather", values_at_once=49 * 16 * 5 * 7)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_the_eager_form_is_exact_for_any_sampling():
