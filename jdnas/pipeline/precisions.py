@@ -43,23 +43,34 @@ def publish(
     wanted: Sequence[str] = PRECISIONS if precision == AUTO else (precision,)
     if precision == AUTO:
         _check_auto(calibration, target)
+    unchecked = {one: out.with_name(f".{out.stem}.{one}.unchecked.onnx") for one in wanted}
+    try:
+        return _publish_best(subject, unchecked, out, proof, calibration, target, seconds, failed_folder or out.parent, say)
+    finally:
+        for path in unchecked.values():
+            path.unlink(missing_ok=True)
+
+
+def _publish_best(
+    subject: Subject, unchecked: dict[str, Path], out: Path, proof: Proof, calibration: Calibration | None, target: Target | None,
+    seconds: float, failed_folder: Path, say: Say,
+) -> Published:  # fmt: skip
     passed: list[Made] = []
     rows: list[dict[str, Any]] = []
-    for one in wanted:
-        made = make(subject, one, out.with_name(f".{out.stem}.{one}.unchecked.onnx"), proof, calibration, say)
+    for one, path in unchecked.items():
+        made = make(subject, one, path, proof, calibration, say)
         rows.append(_row(made))
         if made.result.passed:
             passed.append(made)
         else:
-            rows[-1]["kept_as"] = str(_keep_failed(made, out, failed_folder or out.parent, alone=len(wanted) == 1))
+            rows[-1]["kept_as"] = str(_keep_failed(made, out, failed_folder, alone=len(unchecked) == 1))
     if not passed:
         problems = "; ".join(f"{row['precision']}: {row['message']}, kept as {row['kept_as']}" for row in rows)
         raise ParityError(f"the exported detector differs from PyTorch: {problems}")
-    timings = time_alternatives([made.path for made in passed], target, seconds=seconds) if precision == AUTO and target else []
+    paths = [made.path for made in passed]
+    timings = time_alternatives(paths, target, seconds=seconds) if len(unchecked) > 1 and target is not None else []
     chosen = _fastest(passed, timings, rows)
     chosen.path.replace(out)
-    for made in passed:
-        made.path.unlink(missing_ok=True)
     for row in rows:
         row["chosen"] = row["precision"] == chosen.precision
     return Published(out, chosen, tuple(rows), _verdict(chosen, rows))

@@ -1,8 +1,10 @@
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxslim
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -31,6 +33,15 @@ def test_detections_equal_the_eager_detectors(tiny):
     assert result.passed, result.message
     assert result.detections > 50
     assert result.matched == 1.0
+
+
+def test_there_is_nothing_left_to_slim(tiny):
+    def operators(model):
+        return Counter(node.op_type for node in model.graph.node)
+
+    model = onnx.load(tiny.path)
+    assert operators(onnxslim.slim(onnx.load(tiny.path))) == operators(model)
+    assert len({node.name for node in model.graph.node}) == len(model.graph.node)
 
 
 def test_images_without_detections(tiny, tmp_path):

@@ -143,6 +143,17 @@ def test_auto_does_not_take_what_fails(monkeypatch, subject: Subject, data, from
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.int8.failed.json", "a.int8.failed.onnx", "a.onnx"]
 
 
+def test_nothing_is_left_of_an_export_that_breaks_off(monkeypatch, subject: Subject, data, tmp_path: Path) -> None:
+    def stopped(subject, precision, path, proof, calibration, say=None) -> Made:
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(precisions, "make", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        publish(subject, "fp32", tmp_path / "a.onnx", _proof(subject, data), None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_asked_for(subject: Subject, data, tmp_path: Path) -> None:
     proof, calibration = _proof(subject, data), Calibration(data["train"])
     with pytest.raises(ConfigError, match="known: auto, fp16, fp32, int8"):
