@@ -10,7 +10,7 @@ from jdnas.config import RunConfig
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.site import WorkshopSite, prepare_files
-from jdnas.pipeline.storage import RunStorage, storage_of_run
+from jdnas.pipeline.storage import NAME_FILE, RunStorage, storage_of_run
 from jdnas.search.executors.base import Executor
 from jdnas.search.executors.on_ray import RayExecutor, Share, capacity, check_share, connect
 from jdnas.search.workshop import Cost
@@ -74,17 +74,25 @@ def check_placement(placement: Placement, config: RunConfig) -> None:
 
 
 def storage_of(placement: Placement, context: Context) -> RunStorage | None:
-    """Return where the run's files go beside its folder, if anywhere."""
-    return None if placement.storage is None else storage_of_run(placement.storage, context.folder.root)
+    """Return where the run's files go beside its folder, if anywhere; a ConfigError says that they went to one before."""
+    if placement.storage is not None:
+        return storage_of_run(placement.storage, context.folder.root)
+    if (context.folder.root / NAME_FILE).exists():
+        raise ConfigError(
+            f"candidates of {context.folder.root} are in a storage and not in its folder; resume it with the --executor ray --storage URL "
+            "that it was begun with"
+        )
+    return None
 
 
 @contextmanager
 def executor_for(placement: Placement, context: Context, pool: TeacherPool, rules: ActionRules, cost: Cost) -> Iterator[Executor | None]:
     """Give the executor of a search; None stands for this process. On leaving, candidates in flight are stopped."""
+    storage = storage_of(placement, context)
     if not placement.on_ray:
         yield None
         return
-    ray, storage = connect(placement.ray_address), storage_of(placement, context)
+    ray = connect(placement.ray_address)
     share = placement.share(context.config, ray)
     prepare_files(context, storage)
     site = WorkshopSite(

@@ -18,6 +18,7 @@ from jdnas.training.checkpoint import has_detector
 
 _WEIGHTS, _HEADER = ".safetensors", ".json"
 _OPTIONAL = ".optimizer.safetensors"
+NAME_FILE = "storage_name"  # in the folder of a run that has one
 # The header is last: where it is, the rest is.
 _DETECTOR = (_OPTIONAL, _WEIGHTS, _HEADER)
 
@@ -118,7 +119,7 @@ class RunStorage:
 
 def storage_of_run(url: str, folder: Path) -> RunStorage:
     """Return where a run's files go below `url`: under a name of its own, drawn once, so that runs never take each other's files."""
-    name_file = folder / "storage_name"
+    name_file = folder / NAME_FILE
     if not name_file.exists():
         write_atomically(name_file, f"{folder.resolve().name}-{uuid.uuid4().hex[:12]}\n".encode())
     return RunStorage(f"{url.rstrip('/')}/{name_file.read_text().strip()}")

@@ -63,3 +63,5 @@ def test_the_whole_job(nano_run: NanoRun, address: str, tmp_path: Path) -> None:
     spec, _, _ = load_detector(folder / "student" / "student")
     assert spec.to_dict() == summary["student"]["spec"]
     assert os.listdir(folder / "shapes") == os.listdir(nano_run.folder / "shapes")
+    code, _, err = jdnas("search", *command, "--set", "search.trials=4")
+    assert code == 2 and "are in a storage and not in its folder; resume it with the --executor ray --storage URL" in err
