@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from export.artifact import INPUT_NAMES
 from export.int8_layers import Quantizable, quantizable
@@ -60,7 +60,8 @@ def calibrate(graph: ModelProto, batches: Iterable[Feeds], settings: Int8Setting
         if not images:
             raise DataError("int8 needs images to calibrate with, got none")
         ranges = calibrater.compute_data()
-        return Calibrated(save_and_reload_model_with_shape_infer(model), parts, ranges, settings, images)
+        inferred = save_and_reload_model_with_shape_infer(model)
+        return Calibrated(inferred, parts, _in_types_of(inferred, ranges), settings, images)
 
 
 def quantized(calibrated: Calibrated, kept: frozenset[str] = frozenset()) -> ModelProto:
@@ -118,7 +119,32 @@ def _calibrater(model: ModelProto, wanted: set[str], settings: Int8Settings, fol
     made.select_tensors_to_calibrate = chosen
     made.augment_graph()
     made.create_inference_session()
+    made.infer_session = _Widened(made.infer_session)
     return made
+
+
+class _Widened:
+    """A session whose half outputs come as float32: half has too few numbers for the bins of a histogram."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+
+    def run(self, names: Any, feeds: Feeds) -> list[Any]:
+        return [value.astype(np.float32) if value.dtype == np.float16 else value for value in self._session.run(names, feeds)]
+
+
+def _in_types_of(model: ModelProto, ranges: Any) -> Any:
+    # The quantizer makes scales in the type of the ranges, and ONNX wants that of the tensor.
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+
+    half = {value.name for value in model.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    found = {}
+    for name, data in ranges.items():
+        kind = np.float16 if name in half else np.float32
+        low, high = (np.asarray(value, dtype=kind) for value in data.range_value)
+        found[name] = TensorData(lowest=low, highest=high)
+    return TensorsData(ranges.calibration_method, found)
 
 
 class _Reader:

@@ -121,7 +121,7 @@ def test_the_fewest_groups_that_pass_are_kept(monkeypatch, calibrated: Calibrate
 @pytest.fixture(scope="module")
 def for_tensorrt(tiny: TinyEngine, tiny_half: ModelProto) -> ModelProto:
     """int8 with half for the rest."""
-    return quantized(calibrate(tiny_half, _feeds(tiny, 2), Int8Settings(method="minmax", style="tensorrt")))
+    return quantized(calibrate(tiny_half, _feeds(tiny, 2), Int8Settings(style="tensorrt")))
 
 
 def test_what_tensorrt_takes(for_tensorrt: ModelProto) -> None:
