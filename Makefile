@@ -27,8 +27,9 @@ $(STAMP): pyproject.toml | $(BIN)/python
 demo: install
 	$(BIN)/jdnas optimize --base r18 --target cpu-ort --data shapes --preset quick --run-dir $(DEMO_RUN) --resume
 
+# Two processes, each with whole files: runs that a file's tests share are made once.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Builds engines for GPUs that need not be here; several hundred megabytes of packages, a quarter of an hour on two cores.
 test-tensorrt: install

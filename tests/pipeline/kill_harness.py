@@ -101,11 +101,13 @@ def kill_once(folder: Path, options: list[str], after_s: float) -> Kill | None:
     return Kill(round(after_s, 3), at)
 
 
-def kill_often(folder: Path, options: list[str], kills: int, *, seed: int, window_s: float) -> list[Kill]:
+def kill_often(
+    folder: Path, options: list[str], kills: int, *, seed: int, window_s: float, base_and_pool_s: float = BASE_AND_POOL_S
+) -> list[Kill]:  # fmt: skip
     """Kill a run so often, and let it finish then; the run has to be long enough for all kills."""
     rng, done = random.Random(seed), list[Kill]()
     while len(done) < kills:
-        longest = window_s + (0.0 if (folder / "pool" / "pool.json").exists() else BASE_AND_POOL_S)
+        longest = window_s + (0.0 if (folder / "pool" / "pool.json").exists() else base_and_pool_s)
         kill = kill_once(folder, options, rng.uniform(0.0, longest))
         assert kill is not None, f"the run finished after {len(done)} kills; give it more candidates"
         done.append(kill)

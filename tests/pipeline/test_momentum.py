@@ -38,7 +38,7 @@ def _inherited(context: Context, number: int, parent: int, action: Action | None
         given.append(None if momentum is None else dict(momentum))
         return state, FitReport(images=1)
 
-    monkeypatch.setattr(module, "train_detector", train)
+    monkeypatch.setattr("jdnas.pipeline.candidate_training.train_detector", train)
     space = StudentWorkshop(context, MagicMock(), context.config.action_rules(context.base_spec))
     data = None if action is None else action.to_dict()
     candidate = Candidate(number, parent, 0, "student", data, context.base_spec, context.base_spec, 1)

@@ -96,7 +96,7 @@ def test_a_study_elsewhere_has_a_name_of_its_own_and_shows_no_password(tmp_path:
 
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(folder: Path) -> None:
     code = "from jdnas.cli import main; main()"
-    arguments = ["search", "--run-dir", str(folder), "--resume", "--trials", "500"]
+    arguments = ["search", "--run-dir", str(folder), "--resume", "--patience", "500", "--trials", "500"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
