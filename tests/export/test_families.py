@@ -45,6 +45,10 @@ def test_an_engine_finds_what_the_detector_finds(family: str, tmp_path: Path) ->
             tensor.uniform_(0.5, 1.5)
         elif "class_logits.weight" in name or "rpn.objectness.weight" in name:
             tensor.normal_(std=0.8)
+        elif name.startswith("rpn.") and name.endswith("weight"):  # hidden units that are 0 everywhere would make scores tie
+            tensor.normal_(std=0.3)
+        elif name.startswith("rpn.") and name.endswith("bias"):
+            tensor.uniform_(0.2, 1.0)
     size = BATCHES.get(family, 1)
     path = export_onnx(detector.state_dict(), detector.spec, size_hw=SIZE_HW, batch=size, path=tmp_path / "model.onnx", classes=("a", "b"))
     noise = torch.Generator().manual_seed(1)
@@ -57,7 +61,7 @@ def test_an_engine_finds_what_the_detector_finds(family: str, tmp_path: Path) ->
     assert all(int(detector(batch.images, batch.sizes_hw).count.sum()) > 3 for batch in batches)
     with open_runner(path) as runner:
         results = [compare(detector, predictor(runner), [batch]) for batch in batches]
-    # Random weights give scores that differ in the last bit alone; there another proposal may survive suppression. Seen: once in 50 images.
+    # Overlaps of random boxes can lie on a threshold to the last bit; then another box survives suppression.
     wrong = [result.message for result in results if not result.passed]
     assert len(wrong) <= 1, wrong
     assert sum(result.images for result in results) >= IMAGES and all(result.moved < 0.2 for result in results)
