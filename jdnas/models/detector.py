@@ -115,7 +115,7 @@ class Detector(nn.Module):
         return self.losses_with(images, sizes_hw, boxes, labels, valid, self.draw(images, valid.shape[1], generator))
 
     def draw(self, images: Tensor, rows: int, generator: torch.Generator) -> Noise:
-        """Draw the noise of the losses on `images` `[B, 3, H, W]` with `rows` rows of ground truth, on the generator's device."""
+        """Draw the noise of the losses on `images` `[B, 3, H, W]` with `rows` rows of ground truth; it is brought to their device."""
         anchors, proposals = self.rpn.counts((images.shape[2], images.shape[3]))
         drawn = (noise((len(images), count), generator).to(images.device) for count in (anchors, proposals + rows))
         return Noise(*drawn)

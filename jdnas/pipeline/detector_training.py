@@ -10,6 +10,7 @@ from jdnas.distill.adapters import FEATURE, fitted_adapter, make_adapters, witho
 from jdnas.distill.settings import DistillSettings
 from jdnas.distill.step import distill_terms, imitation_terms, warmup_factor
 from jdnas.distill.teacher import Teacher
+from jdnas.errors import ConfigError
 from jdnas.models.bound import BoundDetector, materialize
 from jdnas.models.compiled import CompiledDetector
 from jdnas.models.detector import LossOutput
@@ -97,6 +98,8 @@ def train_detector(
     `distill` are the distillation settings, by default those of the run. `momentum`: the optimizer's state by name, which training
     starts from and leaves there (see `fit`). `look(step, weights)` sees the weights as they are after every step, and may raise.
     """
+    if settings.compile and context.team.world > 1:
+        raise ConfigError("a compiled step trains on one device; set compile=false, or train without --devices and --nodes")
     tensors = {name: tensor.detach().clone().to(context.device) for name, tensor in state.items()}
     distill = distill or context.config.distill
     batches = partial(context.train_batches, settings, seed)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # looks at weights
 
 BackboneKind = Literal["prune_layer", "prune_channels", "add_layer", "rearrange"]
 ACTION_KINDS: tuple[BackboneKind, ...] = get_args(BackboneKind)
+Importance = Literal["gamma", "contribution"]  # what channels are ranked by: `jdnas.student.importance.channel_scores`
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class ActionRules:
     max_depths: tuple[int, ...] | None = None
     prune_ratios: tuple[float, ...] = (0.05, 0.1)
     max_width_loss: float = 1.0
-    importance: Literal["gamma", "contribution"] = "gamma"
+    importance: Importance = "gamma"
     early: tuple[float, float, float, float] = (0.1, 0.7, 0.1, 0.1)
     late: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
     blend_generations: int = 20

@@ -2,16 +2,15 @@
 
 import warnings
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from jdnas.models.weights import Place, State, axes_of, block_prefix, widths_of
 from jdnas.spec import DetectorSpec
+from jdnas.student.actions import Importance
 
 _STATISTIC = ".running_mean"
-Importance = Literal["gamma", "contribution"]
 
 
 def _norms(spec: DetectorSpec) -> Iterator[tuple[str, str]]:

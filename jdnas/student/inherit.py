@@ -14,8 +14,9 @@ from jdnas.errors import ConfigError
 from jdnas.models.weights import Place, State, block_prefix, carry, morph, residual_norms, same_places, shapes_of, widths_of
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, ActionRules, group_width_of, prunable_widths, with_widths
+from jdnas.student.channels import channels_that_stay
 from jdnas.student.heads import HEAD_KINDS, HeadKind, head_size, with_head_size
-from jdnas.student.importance import block_scores, channel_scores, prunable_axes, writer_scores
+from jdnas.student.importance import block_scores, prunable_axes, writer_scores
 
 
 @dataclass(frozen=True)
@@ -97,64 +98,17 @@ def _decide_rearrange(state: State, spec: DetectorSpec, action: Action, rules: A
     return Decision(spec, target, places, moved=(new, old), seed=seed)
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """Channels that go together: of each axis of one width, `count` of its least important ones (or whole groups) that are left.
-
-    `late` units would take more of their width than one action should, and go after all others.
-    """
-
-    late: bool
-    score: float
-    order: tuple[int, int]
-    width: str
-    count: int
-    axes: int
-
-
-def _units(spec: DetectorSpec, rankings: Mapping[str, list[Tensor]], scores: Mapping[str, list[Tensor]], rules: ActionRules) -> list[_Unit]:
-    """Split every width, from its least important channels on, into the steps that may be removed."""
-    units = []
-    for rank, (width, orders) in enumerate(rankings.items()):
-        group = group_width_of(spec, width)
-        left = full = len(orders[0]) * group
-        while (lower := rules.narrower(left, group)) is not None:
-            start, stop = (len(orders[0]) - channels // group for channels in (left, lower))
-            means = [float(s[o[start:stop]].mean()) for s, o in zip(scores[width], orders, strict=True)]
-            late = full - lower > rules.max_width_loss * full
-            units.append(_Unit(late, sum(means) / len(means), (rank, start), width, left - lower, len(orders)))
-            left = lower
-    return sorted(units, key=lambda unit: (unit.late, unit.score, unit.order))
-
-
-def _choose(units: list[_Unit], goal: float) -> dict[str, int]:
-    """Return how many channels each width loses so that the sum comes closest to `goal`; at least one unit goes."""
-    removed, loses = 0, dict[str, int]()
-    for unit in units:
-        size = unit.count * unit.axes
-        if removed and removed + size / 2 > goal:
-            break
-        removed += size
-        loses[unit.width] = loses.get(unit.width, 0) + unit.count
-    return loses
-
-
 def _decide_channels(state: State, spec: DetectorSpec, action: Action, rules: ActionRules) -> Decision:
     if not 0 < action.ratio < 1:
         raise _illegal(action, spec, f"ratio {action.ratio} is not between 0 and 1")
-    by_axis, axes = channel_scores(state, spec, rules.importance), prunable_axes(spec)
-    scores = {width: [by_axis[axis] for axis in axes[width]] for width in prunable_widths(spec)}
-    rankings = {width: [torch.argsort(s, stable=True) for s in group] for width, group in scores.items()}
-    total = sum(len(s) * group_width_of(spec, width) for width, group in scores.items() for s in group)
-    loses = _choose(_units(spec, rankings, scores, rules), action.ratio * total)
-    if not loses:
+    kept = channels_that_stay(state, spec, action.ratio, rules)
+    if not kept:
         raise _illegal(action, spec, f"every width is at its minimum of {max(rules.min_width, rules.width_step)} channels")
-    kept = {
-        axis: tuple(order[loses[width] // group_width_of(spec, width) :].sort().values.tolist())
-        for width in loses
-        for axis, order in zip(axes[width], rankings[width], strict=True)
+    axes = prunable_axes(spec)
+    widths = {
+        width: len(kept[axes[width][0]]) * group_width_of(spec, width) if axes[width][0] in kept else size
+        for width, size in prunable_widths(spec).items()
     }
-    widths = {width: spec_width - loses.get(width, 0) for width, spec_width in prunable_widths(spec).items()}
     return Decision(spec, with_widths(spec, widths), same_places(spec), kept=kept)
 
 

@@ -66,6 +66,12 @@ class PoolSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _subnets_are_cut_anew(self) -> Self:
+        if self.train.compile:
+            raise ValueError("train.compile is set, but every step trains other subnets, each of which would be compiled: set it to false")
+        return self
+
+    @model_validator(mode="after")
     def _phases_use_known_widths(self) -> Self:
         for index, phase in enumerate(self.phases):
             if not set(phase.widths) <= set(self.widths) or max(phase.widths) != max(self.widths):
