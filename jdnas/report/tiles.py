@@ -167,9 +167,10 @@ def verdict(run: RunData) -> list[str]:
         sentences.append(f"That is {where} the control, the base trained for as many extra images (AP {percent_points(ap_control)}).")
     else:
         sentences.append("There is no control: how much of the difference comes from longer training is not known.")
-    sentences += _speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), _predicted(student))
     target = as_dict(run.summary.get("target"))
-    return [*sentences, *_interval(as_dict(target.get("comparison"))), *_disturbed(target.get("disturbances"))]
+    interval = _interval(as_dict(target.get("comparison")))
+    sentences += _speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), _predicted(student), compared=bool(interval))
+    return [*sentences, *interval, *_disturbed(target.get("disturbances"))]
 
 
 def _disturbed(what: object) -> list[str]:
@@ -186,12 +187,15 @@ def _interval(comparison: Json) -> list[str]:
     return [f"{text}, which these runs cannot tell from 1." if low <= 1 <= high else f"{text}: more than noise."]
 
 
-def _speed(student_ms: float | None, base_ms: float | None, predicted: str) -> list[str]:
+def _speed(student_ms: float | None, base_ms: float | None, predicted: str, *, compared: bool) -> list[str]:
+    """Say both latencies, and their ratio where no comparison in turns gives a better one."""
     if not student_ms or not base_ms:
         return []
     ratio = base_ms / student_ms
     how = f" ({predicted}; measured on nothing here)" if predicted else ""
     times = f"On the target it takes {significant(student_ms)} ms and the base {significant(base_ms)} ms{how}"
+    if compared:
+        return [f"{times}."]
     if abs(ratio - 1) < 0.005:
         return [f"{times}: no difference in speed."]
     return [f"{times}: {ratio:.2f} times as fast." if ratio > 1 else f"{times}: {100 * (1 / ratio - 1):.0f} % slower."]

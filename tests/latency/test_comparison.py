@@ -26,6 +26,17 @@ def test_equal_subjects_are_seldom_told_apart():
     assert found[0].verdict == "no difference that these runs can tell" or found[0].low > 1 or found[0].high < 1
 
 
+def test_slow_spells_of_the_machine_do_not_move_the_ratio():
+    rng, off = np.random.default_rng(3), []
+    for _ in range(40):
+        spells = np.repeat(rng.choice((1.0, 2.0), 12), 5)  # for five turns in a row everything takes twice as long, or not
+        samples = [[[float(10 * one * rng.normal(1, 0.01))] for one in spells * factor] for factor in (1.0, 0.9)]
+        found = compare_turns("a", "b", samples)
+        assert found.high - found.low < 0.02
+        off.append(abs(found.ratio - 0.9))
+    assert max(off) < 0.01
+
+
 def test_exact_samples():
     one = compare_turns("fast", "slow", [[[2.0]] * 5, [[3.0, 3.0]] * 5])
     assert (one.ratio, one.low, one.high, one.turns) == (1.5, 1.5, 1.5, 5)

@@ -66,6 +66,13 @@ def test_verdict_states_gain_control_and_speed() -> None:
     assert "12.5 ms and the base 20.0 ms: 1.60 times as fast" in text
 
 
+def test_one_ratio_of_latencies_that_of_turns_where_there_are_any() -> None:
+    compared = {"comparison": {"ratio": 0.7, "low": 0.6, "high": 0.8}}
+    text = " ".join(verdict(run({"base": BASE, "student": STUDENT, "target": compared})))
+    assert "12.5 ms and the base 20.0 ms. Measured in turns, the student's latency is 0.70 of the base's" in text
+    assert "times as fast" not in text
+
+
 def test_verdict_does_not_hide_losses_or_a_missing_control() -> None:
     text = " ".join(verdict(run({"base": STUDENT, "student": BASE})))
     assert "60 % slower" in text and "no control" in text
