@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from jdnas.config import RunConfig, extra_action
+from jdnas.config import RunConfig
 from jdnas.errors import MissingExtraError
 from jdnas.models.checkpoints import state_from_efficientnet_lite
 from jdnas.models.detector import build
@@ -18,6 +18,7 @@ from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.weights import WeightFile, is_own, lines_of_weights, open_weights
 from jdnas.presets import plain_name, preset
 from jdnas.spec import DetectorSpec
+from jdnas.student.settings import extra_action
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
 from jdnas.training.momentum import save_momentum
