@@ -20,7 +20,7 @@ def nms_keep(boxes_xyxy: Tensor, valid: Tensor, iou: float, form: NmsForm, *, gr
 
     `boxes_xyxy` `[..., N, 4]` in the order of falling scores; `valid` `[..., N]`: the others neither survive nor suppress. Boxes of
     different `groups` `[..., N]` leave each other alone. "greedy" runs the torchvision operator on each leading index; "fixed_point"
-    has static shapes and equals it after enough `iterations` (see `has_converged`).
+    has static shapes and equals it after enough `iterations` (once one more changes nothing, no further one does).
     """
     if form == "greedy":
         return _greedy(boxes_xyxy, valid, iou, groups)
@@ -47,12 +47,6 @@ def nms_keep_best(boxes_xyxy: Tensor, scores: Tensor, iou: float, count: int) ->
                 break
             portion *= 2
     return keep
-
-
-def has_converged(boxes_xyxy: Tensor, valid: Tensor, iou: float, *, groups: Tensor | None = None, iterations: int = 16) -> Tensor:
-    """Tell, as a bool scalar, whether "fixed_point" with `iterations` equals "greedy" on these boxes: one more step changes nothing."""
-    last, before = (_fixed_point(boxes_xyxy, valid, iou, groups, count) for count in (iterations + 1, iterations))
-    return (last == before).all()
 
 
 def _fixed_point(boxes_xyxy: Tensor, valid: Tensor, iou: float, groups: Tensor | None, iterations: int) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jdnas.models.nms import blockwise_topk, has_converged, nms_keep, nms_keep_best, ranked, topk
+from jdnas.models.nms import blockwise_topk, nms_keep, nms_keep_best, ranked, topk
 
 
 def random_boxes(count, *, seed, canvas=60.0):
@@ -16,6 +16,12 @@ def chain(count):
     """Boxes of which each overlaps only its neighbours by more than a half: greedy suppression keeps every second."""
     left = torch.arange(count) * 3.0
     return torch.stack((left, torch.zeros(count), left + 10, torch.full((count,), 10.0)), -1)
+
+
+def has_converged(boxes, valid, iou, *, groups=None, iterations=16):
+    """Whether one more step of the fixed point changes nothing, so that it is greedy suppression."""
+    last, before = (nms_keep(boxes, valid, iou, "fixed_point", groups=groups, iterations=n) for n in (iterations + 1, iterations))
+    return bool((last == before).all())
 
 
 @pytest.mark.parametrize("form", ["greedy", "fixed_point"])
