@@ -3,113 +3,32 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from jdnas.models.weights import State
+from jdnas.pipeline.arena import Arena, Found
 from jdnas.pipeline.candidate_training import metrics_of, train_candidate
-from jdnas.pipeline.context import Context
 from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.pipeline.pool import teacher_of
-from jdnas.pipeline.run_folder import RunFolder
 from jdnas.pipeline.search import search_objective
-from jdnas.pipeline.speed import student_rules
 from jdnas.pipeline.workshop import StudentWorkshop
 from jdnas.search.analyses import operating_points
 from jdnas.search.attempt import Bench
 from jdnas.search.baselines import search_at_random
 from jdnas.search.climb import run
-from jdnas.search.history import History, Trial
+from jdnas.search.history import History
 from jdnas.search.points import Point
 from jdnas.search.propose import training_seed
 from jdnas.search.settings import SearchSettings
-from jdnas.search.study import SearchStudy
-from jdnas.search.workshop import Candidate, Cost, SearchTask, size_hw_from_key, size_key
+from jdnas.search.workshop import Candidate, size_hw_from_key, size_key
 from jdnas.spec import DetectorSpec
-from jdnas.student.actions import Action, ActionRules, sample_action
+from jdnas.student.actions import Action, sample_action
 from jdnas.student.inherit import decide, transform
-from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
-from jdnas.training.schedule import steps_of
 
-_NO_END = 10**9  # images end these searches, nothing else does
 _BISECTIONS, _MOST_PRUNED = 12, 0.9
 _PIPELINE = -2  # the seed's place of a pipeline's distillation, beside the numbers of candidates
-
-
-@dataclass(frozen=True, slots=True)
-class BranchFolder(RunFolder):
-    """A folder with candidates and a study of its own, and the base and pool of the run that it belongs to."""
-
-    run: RunFolder
-
-    @property
-    def base(self) -> Path:
-        """Stem of the run's base."""
-        return self.run.base
-
-    @property
-    def pool(self) -> Path:
-        """Stem of the run's pool."""
-        return self.run.pool
-
-
-@dataclass(frozen=True)
-class Arena:
-    """What a method works with: a run's base and pool, its own folder and seed, and the training images that it may use.
-
-    `target_cost` is what pipelines prune to, at the base's resolution.
-    """
-
-    context: Context
-    pool: TeacherPool
-    cost: Cost
-    images: int
-    target_cost: float
-    say: Callable[[str], None]
-
-    @property
-    def settings(self) -> SearchSettings:
-        """The run's rules of the search, with this seed and no other end than the images."""
-        ends = {"seed": self.context.config.seed, "trials": _NO_END, "patience": _NO_END, "max_seconds": None}
-        return self.context.config.search.model_copy(update=ends)
-
-    @property
-    def rules(self) -> ActionRules:
-        """The rules of the student's actions."""
-        return student_rules(self.context.config, self.context.base_spec)
-
-    @property
-    def images_each(self) -> int:
-        """Training images of one candidate."""
-        train = self.context.config.candidate_train
-        return steps_of(train.epochs, len(self.context.train.records), train.batch) * train.batch
-
-    def open_study(self, settings: SearchSettings) -> SearchStudy:
-        """Open this folder's study."""
-        context = self.context
-        task = SearchTask(context.base_spec, self.pool.space.largest, context.sizes_hw, context.base_size_hw)
-        context.folder.root.mkdir(parents=True, exist_ok=True)
-        return SearchStudy.open(context.folder.study_url, task, settings)
-
-    def said(self, trial: Trial, history: History) -> None:
-        """Say what became of a candidate."""
-        figures = f"AP {trial.ap:.3f}, H {trial.score:.4f}" if trial.state == "complete" else f"{trial.state}: {trial.reason}"
-        self.say(
-            f"    {trial.number:3d} {trial.candidate.change:15s} {figures}   [{history.images} images, best {history.best().score:.4f}]"
-        )
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a method found: operating points on the images that choices are made by, and the weights behind each number."""
-
-    points: list[Point]
-    stems: dict[int, Path]
-    images: int
-    candidates: int
-    seconds: float
 
 
 class UntaughtWorkshop(StudentWorkshop):

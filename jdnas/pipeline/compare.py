@@ -11,8 +11,9 @@ from rich.console import Console
 from jdnas.config import RunConfig
 from jdnas.errors import ConfigError, unknown_name
 from jdnas.models.complexity import multiply_adds, parameters
+from jdnas.pipeline.arena import Arena, BranchFolder, Found
 from jdnas.pipeline.base import check_sources, ensure_base
-from jdnas.pipeline.baselines import METHODS, Arena, BranchFolder, Found
+from jdnas.pipeline.baselines import METHODS
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.detector_training import evaluate_detector
 from jdnas.pipeline.plan import work_plan

@@ -10,7 +10,8 @@ import pytest
 from jdnas.errors import ConfigError
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline import baselines, compare
-from jdnas.pipeline.baselines import METHODS, Arena, BranchFolder, RandomWorkshop, UntaughtWorkshop
+from jdnas.pipeline.arena import Arena, BranchFolder
+from jdnas.pipeline.baselines import METHODS, RandomWorkshop, UntaughtWorkshop
 from jdnas.pipeline.compare import Contest, ap_at, cell, markdown
 from jdnas.search.study import SearchStudy, sqlite_url
 from jdnas.training.checkpoint import load_detector
