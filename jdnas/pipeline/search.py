@@ -22,6 +22,7 @@ from jdnas.student.explain import explain
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
+from jdnas.training.schedule import steps_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def run_search(
 ) -> SearchResult:  # fmt: skip
     """Search from the run's study on; every candidate counts as done work, refused ones as saved."""
     settings, task = search_settings(context), SearchTask(context.base_spec, pool.space.largest, context.sizes_hw, context.base_size_hw)
-    steps = max(1, round(context.config.candidate_train.epochs * len(context.train.records) / context.config.candidate_train.batch))
+    train = context.config.candidate_train
+    steps = steps_of(train.epochs, len(context.train.records), train.batch)
     rules = student_rules(context.config, context.base_spec)
     workshop = StudentWorkshop(context, pool, rules, on_step=progress.steps(plan.candidate * 0.8, steps))
     before, place = progress.done, begin_study(context.folder, context.config.study_url)
@@ -76,15 +78,7 @@ def run_search(
             progress.advance(max(0.0, before + planned - progress.done))
         else:
             progress.replan(-plan.candidate)
-        best = history.best()
-        for name, value in (("ap", trial.ap), ("score", trial.score), ("cost", trial.cost), ("best_score", best.score)):
-            if value is not None:
-                context.scalars.add(f"search/{name}", value, trial.number)
-        progress.say(
-            f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   \\[best {best.number}: {best.score:.4f}]"
-        )
-        if trial.student != trial.candidate.origin:
-            progress.say("    " + " ".join(explain(trial.candidate.origin, trial.student)))
+        _tell(context, trial, history, progress)
 
     with (
         progress.stage(f"Search: up to {settings.trials} candidates", plan.candidate * plan.candidates),
@@ -94,6 +88,19 @@ def run_search(
         result = run(study, workshop, cost, executor=executor, on_start=on_start, on_finish=on_finish)
     _say_what_came_of_it(context, result.history, progress)
     return result
+
+
+def _tell(context: Context, trial: Trial, history: History, progress: JobProgress) -> None:
+    """Say what became of a candidate, and write its figures where they are watched."""
+    best = history.best()
+    for name, value in (("ap", trial.ap), ("score", trial.score), ("cost", trial.cost), ("best_score", best.score)):
+        if value is not None:
+            context.scalars.add(f"search/{name}", value, trial.number)
+    progress.say(
+        f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   \\[best {best.number}: {best.score:.4f}]"
+    )
+    if trial.student != trial.candidate.origin:
+        progress.say("    " + " ".join(explain(trial.candidate.origin, trial.student)))
 
 
 def _say_what_came_of_it(context: Context, history: History, progress: JobProgress) -> None:
