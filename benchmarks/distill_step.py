@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from provenance import ROOT, provenance
+from provenance import ROOT, publish
 
 from jdnas.data.types import Batch
 from jdnas.distill.adapters import make_adapters
@@ -27,7 +27,6 @@ from jdnas.pipeline.detector_training import DetectorLoss
 from jdnas.presets import preset
 from jdnas.sizes import size_hw_from_text
 from jdnas.spec import DetectorSpec, Head
-from jdnas.training.checkpoint import write_json
 from jdnas.training.loop import make_optimizer, trainable
 from jdnas.training.settings import TrainSettings
 
@@ -113,8 +112,7 @@ def main() -> None:
     result = measure(spec, size_hw_from_text(options.size), options.batch, options.rounds, torch.device(options.device))
     table = {"base": options.base, "size": options.size, "batch": options.batch, "roi_samples": options.roi_samples, **result}
     print(json.dumps(table, indent=1))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(options.out, {"provenance": provenance(), **table})
+    publish(options.out, table)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ images of noise. `small parts` gathers 4 MiB at a time in RoIAlign, `--form atla
 """
 
 import argparse
-import json
 import tempfile
 import time
 import warnings
@@ -30,7 +29,7 @@ import psutil
 import torch
 from inference import CLASSES, peer_model
 from onnx_cut import Cut, cut_behind_rpn, kinds
-from provenance import ROOT, provenance
+from provenance import ROOT, publish
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
@@ -167,14 +166,13 @@ def main() -> None:
     before = [round(value, 2) for value in psutil.getloadavg()]
     with tempfile.TemporaryDirectory() as folder:
         result = run_case(options.case, list(dict.fromkeys(["jdnas", "small parts", *options.form])), Path(folder), options)
-    facts = provenance() | {"onnxruntime": onnxruntime.__version__, "threads_of_both": options.threads, "load_average_before": before}
     for part in ("end_to_end", "after_rpn"):
         for name, side in result[part].items():
             print(f"{part} {name}: {side['median_ms']:.1f} ms, {side['ratio']:.2f}x torchvision (least {side['ratio_of_least']:.2f}x)")
     for name, one in result["detections"].items():
         print(f"{name}: {one['message']}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"provenance": facts, "case": asdict(options.case), **result}, indent=1) + "\n")
+    facts = {"onnxruntime": onnxruntime.__version__, "threads_of_both": options.threads, "load_average_before": before}
+    publish(options.output, {"case": asdict(options.case), **result}, **facts)
 
 
 if __name__ == "__main__":

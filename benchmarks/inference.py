@@ -12,7 +12,6 @@ fixed-shape form. The detections of all sides on the first image are compared an
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 import torchvision
-from provenance import ROOT, provenance
+from provenance import ROOT, publish
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -159,8 +158,7 @@ def main() -> None:
         rows.append({"case": asdict(case), **result})
         for name, side in result["sides"].items():
             print(f"{case} {name}: {side['median_ms']:.1f} ms, {side['ratio']:.2f}x torchvision", flush=True)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps({"provenance": provenance(), "rows": rows}, indent=1) + "\n")
+        publish(options.output, {"rows": rows})
 
 
 if __name__ == "__main__":

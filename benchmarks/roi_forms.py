@@ -6,7 +6,6 @@ The pyramid has 256 channels; boxes are of all sizes. Ratios are of the medians 
 """
 
 import argparse
-import json
 import tempfile
 import time
 import warnings
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from provenance import ROOT, provenance
+from provenance import ROOT, publish
 from torch import Tensor, nn
 
 from export.graph import OPSET, quiet
@@ -49,6 +48,17 @@ def graph_of(form: RoiForm, inputs: dict[str, Tensor], path: Path) -> Path:
     return path
 
 
+def random_inputs(size: str, count: int) -> dict[str, Tensor]:
+    """Return maps and boxes for a canvas HEIGHTxWIDTH."""
+    height, width = (int(side) for side in size.split("x"))
+    noise = torch.Generator().manual_seed(0)
+    maps = {f"p{stride}": torch.randn(1, CHANNELS, height // stride, width // stride, generator=noise) for stride in STRIDES}
+    sides = torch.exp(torch.randn(count, 2, generator=noise) * 0.8 + 4.6)
+    corner = torch.rand(count, 2, generator=noise) * torch.tensor([width, height])
+    boxes = torch.minimum(torch.cat((corner, corner + sides), 1), torch.tensor([width, height] * 2).float())[None]
+    return {"boxes": boxes, **maps}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="800x1344", help="HEIGHTxWIDTH")
@@ -58,13 +68,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=9)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "roi_forms.json")
     options = parser.parse_args()
-    height, width = (int(side) for side in options.size.split("x"))
-    noise = torch.Generator().manual_seed(0)
-    maps = {f"p{stride}": torch.randn(1, CHANNELS, height // stride, width // stride, generator=noise) for stride in STRIDES}
-    sides = torch.exp(torch.randn(options.boxes, 2, generator=noise) * 0.8 + 4.6)
-    corner = torch.rand(options.boxes, 2, generator=noise) * torch.tensor([width, height])
-    boxes = torch.minimum(torch.cat((corner, corner + sides), 1), torch.tensor([width, height] * 2).float())[None]
-    inputs = {"boxes": boxes, **maps}
+    inputs = random_inputs(options.size, options.boxes)
     feeds = {name: tensor.numpy() for name, tensor in inputs.items()}
     taken: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -87,11 +91,7 @@ def main() -> None:
         difference = float(np.abs(results[name, form] - first).max())
         rows.append(row | {"ratio_of_least": min(peer) / min(own), "largest_difference": difference, "ms": [round(ms, 2) for ms in own]})
         print(f"{name} {form}: {median(own):.1f} ms (least {min(own):.1f}), {row['ratio']:.2f}x gather, difference {difference:.1g}")
-    facts = provenance() | {"threads_of_all": options.threads}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(
-        json.dumps({"provenance": facts, "size": options.size, "boxes": options.boxes, "rows": rows}, indent=1) + "\n"
-    )
+    publish(options.output, {"size": options.size, "boxes": options.boxes, "rows": rows}, threads_of_all=options.threads)
 
 
 if __name__ == "__main__":

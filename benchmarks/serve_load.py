@@ -31,7 +31,7 @@ import psutil
 import torch
 import tritonclient.http as triton
 import uvicorn
-from provenance import ROOT, provenance
+from provenance import ROOT, publish
 from tritonclient.utils import InferenceServerException
 
 from export.graph import export_onnx
@@ -233,16 +233,9 @@ def main() -> None:
         }
     versions = {"onnxruntime": onnxruntime.__version__, "fastapi": fastapi.__version__, "uvicorn": uvicorn.__version__}
     engine = {"base": options.base, "width": options.width, "size": options.size, "load_batch": options.batch, "weights": "random, seed 0"}
-    text = (
-        json.dumps(
-            {"provenance": provenance() | versions, "engine": engine, "machine": {"before": before, "after": machine()}, **results},
-            indent=1,
-        )
-        + "\n"
-    )
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(text)
-    print(text)
+    record = {"engine": engine, "machine": {"before": before, "after": machine()}, **results}
+    publish(options.output, record, **versions)
+    print(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

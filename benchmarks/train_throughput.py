@@ -9,7 +9,6 @@ normalization included, with SGD and momentum; ours also clips gradients, as its
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 import torchvision
-from provenance import ROOT, provenance
+from provenance import ROOT, publish
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -160,8 +159,7 @@ def main() -> None:
         ours, theirs = row["jdnas"], row["torchvision"]
         print(f"{case}: {ours['images_per_s']:.2f} against {theirs['images_per_s']:.2f} images/s, {row['ratio']:.2f}x; "
               f"peak {ours['peak_mib']:.0f} against {theirs['peak_mib']:.0f} MiB, {row['peak_ratio']:.2f}x", flush=True)  # fmt: skip
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps({"provenance": provenance(), "rows": rows}, indent=1) + "\n")
+        publish(options.output, {"rows": rows})
 
 
 if __name__ == "__main__":
