@@ -17,36 +17,34 @@ Model = Annotated[
 Size = Annotated[str | None, typer.Option(help="Input canvas as WIDTHxHEIGHT, multiples of 32; default: the size in the file.")]
 Data = Annotated[str, typer.Option(help="Folder in COCO layout.")]
 Runtime = Annotated[str, typer.Option(help="What runs engines: ort-cpu, ort-cuda, openvino, aoti (.pt2), tensorrt or tensorrt-rtx.")]
+OutFile = Annotated[
+    Path | None, typer.Option(help="The file to write: .onnx, .pt2 (aoti) or .engine (tensorrt), or .pth for torchvision's Faster R-CNN.")
+]
+Sizes = Annotated[str | None, typer.Option(help="Input canvases WIDTHxHEIGHT, multiples of 32, as a list; default: the size in the file.")]
+Batches = Annotated[str, typer.Option(help="Images per call: a number, a list 1,4 or a range 1..8; one file each.")]
+Precision = Annotated[str, typer.Option(help="fp32, fp16, int8, or auto: the fastest on the target that passes.")]
+InputForm = Annotated[str, typer.Option("--input", help="normalized, uint8 (NCHW), uint8-nhwc, or image (one RGB image of any size).")]
+CheckData = Annotated[
+    Path | None, typer.Option(help="Data set: its validation images compare with PyTorch, its training images calibrate int8.")
+]
+CalibrationImages = Annotated[int, typer.Option(min=1, help="Training images that int8 is calibrated with.")]
+Ranges = Annotated[str, typer.Option(help="Ranges of int8: percentile, minmax or entropy.")]
+MaxDeltaAp = Annotated[
+    float | None, typer.Option(min=0, help="Largest |dAP| that passes; default: 0.0005 in fp32, 0.001 in fp16, 0.003 in int8.")
+]
+ComputeCapability = Annotated[
+    str | None, typer.Option(help="GPU to build a tensorrt-rtx engine for, such as 8.9; it need not be in this machine.")
+]
 
 
 def export(
     model: Model,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The file to write: .onnx, .pt2 (aoti) or .engine (tensorrt), or .pth for torchvision's Faster R-CNN."),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Input canvases WIDTHxHEIGHT, multiples of 32, as a list; default: the size in the file.")
-    ] = None,
-    batch: Annotated[str, typer.Option(help="Images per call: a number, a list 1,4 or a range 1..8; one file each.")] = "1",
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, or auto: the fastest on the target that passes.")] = "fp32",
-    input_form: Annotated[
-        str, typer.Option("--input", help="normalized, uint8 (NCHW), uint8-nhwc, or image (one RGB image of any size).")
-    ] = "normalized",
-    data: Annotated[
-        Path | None, typer.Option(help="Data set: its validation images compare with PyTorch, its training images calibrate int8.")
-    ] = None,
-    calibration_images: Annotated[int, typer.Option(min=1, help="Training images that int8 is calibrated with.")] = 128,
-    calibration: Annotated[str, typer.Option(help="Ranges of int8: percentile, minmax or entropy.")] = "percentile",
-    max_delta_ap: Annotated[
-        float | None, typer.Option(min=0, help="Largest |dAP| that passes; default: 0.0005 in fp32, 0.001 in fp16, 0.003 in int8.")
-    ] = None,
+    out: OutFile = None, size: Sizes = None, batch: Batches = "1", precision: Precision = "fp32", input_form: InputForm = "normalized",
+    data: CheckData = None, calibration_images: CalibrationImages = 128, calibration: Ranges = "percentile",
+    max_delta_ap: MaxDeltaAp = None,
     target: Annotated[str, typer.Option(help="Target that auto measures on, and whose runtime int8 is made for.")] = "cpu-ort",
     triton: Annotated[Path | None, typer.Option(help="Also put the engine into this model repository of Triton Inference Server.")] = None,
-    runtime: Runtime = "ort-cpu",
-    compute_capability: Annotated[
-        str | None, typer.Option(help="GPU to build a tensorrt-rtx engine for, such as 8.9; it need not be in this machine.")
-    ] = None,
+    runtime: Runtime = "ort-cpu", compute_capability: ComputeCapability = None,
     quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Export a detector to ONNX with static shapes and compare it with PyTorch; or write a state dict that torchvision loads.
@@ -61,8 +59,7 @@ def export(
     said = run(
         model, out, size=size, batch=batch, precision=precision, input_form=input_form, data=data, calibration=calibration,
         calibration_images=calibration_images, max_delta_ap=max_delta_ap, target=target, triton=triton, runtime=runtime,
-        compute_capability=compute_capability, quiet=quiet,
-        console=output.console,
+        compute_capability=compute_capability, quiet=quiet, console=output.console,
     )  # fmt: skip
     files = {"out": None if out is None else str(out), "triton": None if triton is None else str(triton)}
     output.result(files | {"message": said}, said)
