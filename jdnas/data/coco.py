@@ -82,6 +82,10 @@ def check_splits(train: DetectionSet, val: DetectionSet) -> None:
 
 
 def _find_annotations(root: Path, split: Split) -> Path:
+    if str(root) == "shapes" and not root.exists():
+        raise DataError(
+            "the synthetic set 'shapes' lies in the folder of a run that was trained on it; give that, such as runs/demo/shapes"
+        )
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"data folder {str(root)!r} {what}; give one with images/ and annotations/{{train,val}}.json, {_EMBEDDED}")

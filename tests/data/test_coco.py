@@ -241,3 +241,9 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(write_coco):
     assert first != load_split(write_coco(boxes=[[(1, (5, 6, 10, 13))]], name="c"), "train").fingerprint
     assert first != load_split(write_coco(boxes=[[(2, (5, 6, 10, 12))]], name="d"), "train").fingerprint
     assert first != load_split(write_coco(boxes=[[BOX], []], name="e"), "train").fingerprint
+
+
+def test_the_synthetic_set_is_asked_for_where_it_lies(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="'shapes' lies in the folder of a run that was trained on it"):
+        load_split(Path("shapes"), "val")
