@@ -1,6 +1,5 @@
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,20 +15,12 @@ from export.runners import open_runner, predictor
 from jdnas.errors import CheckpointError, ConfigError, JdnasError
 from jdnas.models.axes import Axis
 from jdnas.models.layers import Conv, ConvNorm
-
-
-def _random_batches(count, batch, size_hw):
-    generator = torch.Generator().manual_seed(1)
-    height, width = size_hw
-    for _ in range(count):
-        images = torch.randn(batch, 3, height, width, generator=generator)
-        sizes = torch.stack([torch.tensor([height - 7 * i, width - 11 * i]) for i in range(batch)])
-        yield SimpleNamespace(images=images, sizes_hw=sizes)
+from tests.export.runner_contract import random_batches
 
 
 def test_detections_equal_the_eager_detectors(tiny):
     with open_runner(tiny.path) as runner, torch.no_grad():
-        result = compare(tiny.detector, predictor(runner), _random_batches(3, 2, tiny.size_hw))
+        result = compare(tiny.detector, predictor(runner), random_batches(3, tiny.size_hw, 2))
     assert result.passed, result.message
     assert result.detections > 50
     assert result.matched == 1.0
@@ -53,7 +44,7 @@ def test_images_without_detections(tiny, tmp_path):
     state = tiny.state | {"box_head.class_logits.bias": torch.from_numpy(background)}
     other = type(tiny.detector)(tiny.spec).eval()
     other.load_state_dict(state)
-    (batch,) = _random_batches(1, 2, tiny.size_hw)
+    (batch,) = random_batches(1, tiny.size_hw, 2)
     with open_runner(tmp_path / "background.onnx") as runner, torch.no_grad():
         outputs = runner.run(batch.images.numpy(), batch.sizes_hw.numpy())
         assert compare(other, predictor(runner), [batch]).passed
@@ -65,7 +56,7 @@ def test_a_detector_with_other_weights_is_told_apart(tiny):
     other = type(tiny.detector)(tiny.spec).eval()
     other.load_state_dict(moved)
     with open_runner(tiny.path) as runner, torch.no_grad():
-        assert not compare(other, predictor(runner), _random_batches(1, 2, tiny.size_hw)).passed
+        assert not compare(other, predictor(runner), random_batches(1, tiny.size_hw, 2)).passed
 
 
 def test_graph_is_static_and_standard(tiny):

@@ -98,9 +98,8 @@ def test_the_whole_job_for_a_device_that_is_not_here(tmp_path: Path) -> None:
     parity = summary["student"]["parity"]
     assert parity["passed"] and parity["runtime"] == "ort-cpu"
     html = (folder / "report.html").read_text()
-    tiles = re.findall(r"<h3>(\w+)</h3>.*?</article>", html, re.S)
-    assert {"Latency", "FPS"} <= set(tiles)
-    assert html.count(f"{LABEL}, not measured") >= 2  # on both tiles, and wherever else the figures stand
+    tiles = re.findall(r"<h3>(\w+)</h3>(.*?)</article>", html, re.S)
+    assert [name for name, text in tiles if f"{LABEL}, not measured" in text] == ["Latency", "FPS"]
     assert f"latency (ms), {LABEL}" in html
     assert "measured on nothing here" in html and "trtexec" in html
     assert json.loads((folder / "report_data.json").read_text())["cost_name"] == f"latency_ms, {LABEL}"
