@@ -6,8 +6,6 @@ from jdnas.errors import TargetError
 from latency.tables import LatencyTable, read_table
 from latency.targets import Target
 
-ENOUGH_ENGINES = 20
-
 
 def adapted_table(source: Path, target: Target) -> LatencyTable:
     """Return a table of `target` with the blocks of another device's table and no engines yet; TargetError for another runtime.
