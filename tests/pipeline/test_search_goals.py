@@ -95,7 +95,8 @@ def test_a_study_elsewhere_has_a_name_of_its_own_and_shows_no_password(tmp_path:
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(folder: Path) -> None:
-    code = "from jdnas.cli import main; main()"
+    # A shell's background jobs are born with SIGINT ignored, and what runs these tests may be one.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from jdnas.cli import main; main()"
     arguments = ["search", "--run-dir", str(folder), "--resume", "--patience", "500", "--trials", "500"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     process = subprocess.Popen(
@@ -107,8 +108,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(folder: Path) -> None
         while "candidate   1" not in process.stdout.readline():
             assert time.monotonic() < deadline and process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
     command = f"jdnas {' '.join(arguments)}"
     assert err.splitlines()[-1] == f"stopped; nothing that was finished is lost. Continue with: {command}" and "Traceback" not in err
     with SearchStudy.load(sqlite_url(folder / "study.db")) as study:
