@@ -120,7 +120,11 @@ def peak_mib(case: Case, device: torch.device, settings: TrainSettings, side: st
         step(index)
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    # On Linux ru_maxrss would start at the size of the process that this one was forked from.
+    return peak_resident_mib()
+
+
+def peak_resident_mib() -> float:
+    """Return the peak memory of this process; on Linux ru_maxrss would start at the size of the process that it was forked from."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 2**10
 

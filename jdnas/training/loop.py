@@ -19,6 +19,7 @@ from jdnas.models.global_batch import as_part_of
 from jdnas.models.weights import State
 from jdnas.training.average import Average
 from jdnas.training.distributed import ALONE, Team
+from jdnas.training.heap import keep_freed_memory
 from jdnas.training.momentum import named_momentum, set_momentum
 from jdnas.training.resume import FitReport, Resume, Training
 from jdnas.training.schedule import learning_rate
@@ -91,6 +92,8 @@ def fit(
     `momentum` holds an optimizer's state by name (`jdnas.training.momentum`): the training starts from it and leaves its own there.
     A step whose loss or gradient is not finite is skipped and counted; a TrainingError is raised when that does not end.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     parameters = prepare(state, norms=settings.norm != "frozen")
     training = _start(state, parameters, settings, resume, momentum, team)
     report = training.report
