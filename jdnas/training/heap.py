@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed blocks of up to a GiB for the next ones of their size; return whether its allocator can.
 
     Feature maps of a few megabytes are otherwise given back to the system and mapped anew, page by page, in every layer of every
-    step, which takes a quarter of a step (`benchmarks/freed_memory.py`). Holds for the whole process, once; only glibc has it.
+    step, which takes up to a quarter of a step (`benchmarks/freed_memory.py`). Holds for the whole process, once; only glibc has it.
     """
     if not sys.platform.startswith("linux"):
         return False
