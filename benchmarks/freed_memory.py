@@ -76,7 +76,9 @@ def main() -> None:
         ratios = [pair["default"][0] / pair["kept"][0] for pair in rounds]
         peaks = [pair["kept"][1] / pair["default"][1] for pair in rounds]
         rows.append({"case": asdict(case), "rounds": rounds, "faster": median(ratios), "peak_ratio": median(peaks)})
-        print(f"{case}: {median(ratios):.2f}x as fast ({min(ratios):.2f} to {max(ratios):.2f}), {median(peaks):.2f}x the memory", flush=True)
+        print(
+            f"{case}: {median(ratios):.2f}x as fast ({min(ratios):.2f} to {max(ratios):.2f}), {median(peaks):.2f}x the memory", flush=True
+        )
         publish(options.output, {"rows": rows})
 
 
