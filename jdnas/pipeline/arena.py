@@ -12,6 +12,7 @@ from jdnas.search.points import Point
 from jdnas.search.settings import SearchSettings
 from jdnas.search.study import SearchStudy
 from jdnas.search.workshop import Cost, SearchTask
+from jdnas.spec import DetectorSpec
 from jdnas.student.actions import ActionRules
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.schedule import steps_of
@@ -84,10 +85,11 @@ class Arena:
 
 @dataclass(frozen=True)
 class Found:
-    """What a method found: operating points on the images that choices are made by, and the weights behind each number."""
+    """What a method found: operating points on the images that choices are made by, and the weights and teacher behind each number."""
 
     points: list[Point]
     stems: dict[int, Path]
+    teachers: dict[int, DetectorSpec]
     images: int
     candidates: int
     seconds: float

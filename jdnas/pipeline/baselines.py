@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from jdnas.models.weights import State
 from jdnas.pipeline.arena import Arena, Found
@@ -28,7 +29,8 @@ from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
 
 _BISECTIONS, _MOST_PRUNED = 12, 0.9
-_PIPELINE = -2  # the seed's place of a pipeline's distillation, beside the numbers of candidates
+_PIPELINE = -2  # the seed's place of a pipeline's training, beside the numbers of candidates
+Start = Callable[[], tuple[DetectorSpec, State]]
 
 
 class UntaughtWorkshop(StudentWorkshop):
@@ -86,29 +88,34 @@ def random_search(arena: Arena) -> Found:
     return _found(arena, history, time.monotonic() - started)
 
 
+def joint_polish(arena: Arena) -> Found:
+    """Spend half of the images on `joint`, and train its best on with its teacher for the rest, in one schedule (`--polish-epochs`)."""
+    started, searched = time.monotonic(), joint(replace(arena, images=arena.images // 2))
+    best = _best(arena, searched)
+    return _taught(arena, lambda: load_detector(searched.stems[best])[:2], searched.teachers[best], searched, started)
+
+
 def prune_kd(arena: Arena) -> Found:
     """Prune the base to the target cost at once and train the rest with the largest teacher, in one schedule (paper, Table 5)."""
-    started = time.monotonic()
-    state = load_detector(arena.context.folder.base)[1]
-    return _distilled(arena, arena.context.base_spec, state, Found([], {}, 0, 0, 0.0), started)
+    nothing = Found([], {}, {}, 0, 0, 0.0)
+    return _taught(arena, lambda: _pruned_to(arena, arena.context.folder.base), arena.pool.space.largest, nothing, time.monotonic())
 
 
 def nas_prune_kd(arena: Arena) -> Found:
     """Spend half of the images on `nas`, then prune what it found and distil it as `prune_kd` does."""
-    started = time.monotonic()
-    searched = nas(replace(arena, images=arena.images // 2))
-    best = max(searched.points, key=lambda point: (_score(arena, point), -point.number))
-    spec, state, _ = load_detector(searched.stems[best.number])
-    return _distilled(arena, spec, state, searched, started)
+    started, searched = time.monotonic(), nas(replace(arena, images=arena.images // 2))
+    best = searched.stems[_best(arena, searched)]
+    return _taught(arena, lambda: _pruned_to(arena, best), arena.pool.space.largest, searched, started)
 
 
 METHODS: dict[str, Callable[[Arena], Found]] = {
-    "joint": joint, "prune-kd": prune_kd, "nas-prune-kd": nas_prune_kd, "nas": nas, "random": random_search,
+    "joint": joint, "joint-polish": joint_polish, "prune-kd": prune_kd, "nas-prune-kd": nas_prune_kd, "nas": nas, "random": random_search,
 }  # fmt: skip
 
 
-def _score(arena: Arena, point: Point) -> float:
-    return search_objective(arena.context, arena.cost).score(point.ap, point.cost, size_hw_from_key(point.size))
+def _best(arena: Arena, found: Found) -> int:
+    objective = search_objective(arena.context, arena.cost)
+    return max(found.points, key=lambda p: (objective.score(p.ap, p.cost, size_hw_from_key(p.size)), -p.number)).number
 
 
 def _climbed(arena: Arena, workshop: StudentWorkshop, settings: SearchSettings) -> Found:
@@ -126,22 +133,23 @@ def _climbed(arena: Arena, workshop: StudentWorkshop, settings: SearchSettings) 
 def _found(arena: Arena, history: History, seconds: float) -> Found:
     folder = arena.context.folder
     stems = {trial.number: folder.candidate(trial.number) if trial.number else folder.base for trial in history.complete}
-    return Found(operating_points(history), stems, history.images, len(history) - 1, seconds)
+    teachers = {trial.number: trial.teacher for trial in history.complete}
+    return Found(operating_points(history), stems, teachers, history.images, len(history) - 1, seconds)
 
 
-def _distilled(arena: Arena, spec: DetectorSpec, state: State, before: Found, started: float) -> Found:
-    """Prune to the target cost, distil for the images that `before` has left, and return all that was found on the way."""
+def _taught(arena: Arena, start: Start, teacher: DetectorSpec, before: Found, started: float) -> Found:
+    """Train what `start` gives with a teacher for the images that `before` has left; return all that was found on the way."""
     context, number = arena.context, 1 + max(before.stems, default=0)
     train = context.config.candidate_train
     steps = max(1, (arena.images - before.images) // train.batch)
     stem = context.folder.root / "pipeline" / "student"
     if not has_detector(stem):
-        spec, state = _pruned_to(arena, spec, state)
+        spec, state = start()
         settings = train.model_copy(update={"epochs": steps * train.batch / len(context.train.records)})
         resume = Resume(stem.with_name("student.partial.safetensors"), context.config.checkpoint_seconds)
         trained = train_candidate(
             context, spec, with_fresh_statistics(context, spec, state), settings, seed=training_seed(context.config.seed, _PIPELINE),
-            teacher=teacher_of(context, arena.pool, arena.pool.space.largest, spec), resume=resume,
+            teacher=teacher_of(context, arena.pool, teacher, spec), resume=resume,
         )  # fmt: skip
         save_detector(stem, spec, trained.state, {"metrics": metrics_of(context, spec, trained.state), "images": trained.report.images})
         resume.path.unlink(missing_ok=True)
@@ -149,10 +157,10 @@ def _distilled(arena: Arena, spec: DetectorSpec, state: State, before: Found, st
     base = context.base_spec
     points = list(before.points) or _points(arena, 0, base, metrics_of(context, base, load_detector(context.folder.base)[1]))
     points += _points(arena, number, spec, meta["metrics"])
-    stems = {0: context.folder.base, **before.stems, number: stem}
+    stems, teachers = {0: context.folder.base, **before.stems, number: stem}, {**before.teachers, number: teacher}
     images = before.images + int(meta["images"])
-    arena.say(f"    pruned and distilled: AP {max(point.ap for point in points if point.number == number):.3f}   [{images} images]")
-    return Found(points, stems, images, before.candidates + 1, time.monotonic() - started)
+    arena.say(f"    trained in one schedule: AP {max(point.ap for point in points if point.number == number):.3f}   [{images} images]")
+    return Found(points, stems, teachers, images, before.candidates + 1, time.monotonic() - started)
 
 
 def _points(arena: Arena, number: int, spec: DetectorSpec, metrics: dict[str, dict[str, float]]) -> list[Point]:
@@ -161,9 +169,9 @@ def _points(arena: Arena, number: int, spec: DetectorSpec, metrics: dict[str, di
     ]  # fmt: skip
 
 
-def _pruned_to(arena: Arena, spec: DetectorSpec, state: State) -> tuple[DetectorSpec, State]:
-    """Prune as few channels as reach the target cost, or as many as may go where that is not enough."""
-    size = arena.context.base_size_hw
+def _pruned_to(arena: Arena, stem: Path) -> tuple[DetectorSpec, State]:
+    """Prune as few channels of a detector as reach the target cost, or as many as may go where that is not enough."""
+    (spec, state, _), size = load_detector(stem), arena.context.base_size_hw
     if arena.cost(spec, size) <= arena.target_cost:
         return spec, state
     low, high = 0.0, _MOST_PRUNED

@@ -29,6 +29,7 @@ from jdnas.training.checkpoint import load_detector, read_json, write_json
 
 Json = dict[str, Any]
 PRUNE_TO = 0.7  # of the base's cost, where no joint search says what to prune to
+JOINT = ("joint", "joint-polish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool,
         pool = ensure_pool(context, base_state, progress, plan.pool)
         runs: list[Json] = []
         for seed in contest.seeds:
-            for method in sorted(contest.methods, key=lambda name: name != "joint"):  # it says what the others prune to
+            for method in sorted(contest.methods, key=lambda name: name not in JOINT):  # they say what the others prune to
                 with progress.stage(f"{method}, seed {seed}: {images:,} training images", each):
                     target = _target_cost(context, cost, contest, runs, seed)
                     runs.append(_one(context, pool, cost, method, seed, images, target, progress))
@@ -94,7 +95,7 @@ def _target_cost(context: Context, cost: Cost, contest: Contest, runs: Sequence[
     base = cost(context.base_spec, context.base_size_hw)
     if contest.prune_to is not None:
         return contest.prune_to * base
-    own = [run for run in runs if (run["method"], run["seed"]) == ("joint", seed)]
+    own = [run for run in runs if run["method"] in JOINT and run["seed"] == seed]
     return min(base, own[0]["cost_at_base_size"]) if own else PRUNE_TO * base
 
 
@@ -180,11 +181,11 @@ def _table(context: Context, cost: Cost, contest: Contest, runs: list[Json], ima
             row[key] = _spread([run[key] for run in own])
         row["ap_at_cost"] = {f"{share:g}": _spread_of_all([ap_at(run, share * base_cost) for run in own]) for share in contest.cost_shares}
         rows.append(row)
-    first = next((row for row in rows if row["method"] == "joint"), None)
-    if first is not None:
-        for row in rows:
-            pairs = zip(first["score"]["values"], row["score"]["values"], strict=True)
-            row["joint_gain"] = None if row is first else _spread([mine - other for mine, other in pairs])
+    for row in rows:
+        row["gain_of"] = {}
+        for own in (other for other in rows if other["method"] in JOINT and other is not row):
+            pairs = zip(own["score"]["values"], row["score"]["values"], strict=True)
+            row["gain_of"][own["method"]] = _spread([mine - other for mine, other in pairs])
     return {
         "equal": "images", "images": images, "base_and_pool_images": "trained once for all, counted for nobody",
         "judged_on": f"{len(context.val.records[1::2])} validation images that no choice was made by",
@@ -206,13 +207,15 @@ def lines(table: Json) -> tuple[list[str], list[list[str]]]:
     """Return headings and cells of a comparison, for the terminal and for Markdown."""
     shares = sorted(table["rows"][0]["ap_at_cost"], key=float, reverse=True)
     at_cost = [f"AP at {float(share):.0%} cost" for share in shares]
-    headings = ["method", "H", "AP", "cost", "images", "candidates", "joint − it, in H", *at_cost]
+    joint = [row["method"] for row in table["rows"] if row["method"] in JOINT]
+    headings = ["method", "H", "AP", "cost", "images", "candidates", *(f"{name} − it, in H" for name in joint), *at_cost]
     base = table["base"]
-    rows = [["base", f"{base['score']:.4f}", f"{base['ap']:.4f}", "1.00", *["–"] * (3 + len(shares))]]
+    rows = [["base", f"{base['score']:.4f}", f"{base['ap']:.4f}", "1.00", *["–"] * (2 + len(joint) + len(shares))]]
     for row in table["rows"]:
         rows.append(
             [row["method"], cell(row["score"]), cell(row["ap"]), cell(row["cost_share"], 2), f"{row['images']['mean']:,.0f}",
-             f"{row['candidates']['mean']:.1f}", cell(row.get("joint_gain")), *(cell(row["ap_at_cost"][share], 3) for share in shares)]
+             f"{row['candidates']['mean']:.1f}", *(cell(row["gain_of"].get(name)) for name in joint),
+             *(cell(row["ap_at_cost"][share], 3) for share in shares)]
         )  # fmt: skip
     return headings, rows
 

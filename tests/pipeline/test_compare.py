@@ -71,6 +71,17 @@ def test_nas_changes_layers_alone_and_has_no_teacher(arena: Arena) -> None:
     assert UntaughtWorkshop(own.context, own.pool, own.rules).teacher(None, own.context.base_spec) is None
 
 
+def test_a_polished_joint_search_trains_its_best_on_with_that_ones_teacher(arena: Arena) -> None:
+    own = branch(arena, "joint-polish")
+    found = baselines.joint_polish(own)
+    with SearchStudy.load(sqlite_url(own.context.folder.root / "study.db")) as study:
+        best, searched = study.history.best(), study.history.images
+    assert searched <= own.images // 2 < found.images
+    number = max(found.stems)
+    assert found.stems[number] == own.context.folder.root / "pipeline" / "student"
+    assert load_detector(found.stems[number])[0] == best.student and found.teachers[number] == best.teacher
+
+
 def test_random_candidates_descend_from_the_base_alone(arena: Arena) -> None:
     own = branch(arena, "random")
     baselines.random_search(own)
@@ -100,6 +111,9 @@ def test_the_command_makes_a_table_and_does_nothing_twice(tmp_path: Path, monkey
     for run in table["runs"]:
         if run["method"] == "prune-kd":
             assert run["target_cost"] == min(joint[run["seed"]]["cost_at_base_size"], table["base"]["cost"])
+    rows = {row["method"]: row for row in table["rows"]}
+    pairs = zip(rows["joint"]["score"]["values"], rows["random"]["score"]["values"], strict=True)
+    assert rows["random"]["gain_of"]["joint"]["values"] == [mine - other for mine, other in pairs] and not rows["joint"]["gain_of"]
     assert table["judged_on"].startswith("3 validation images") and table["chosen_on"] == "3 validation images"
     assert (folder / "compare.md").read_text() == markdown(table) and "AP at 70% cost" in markdown(table)
     monkeypatch.setitem(METHODS, "joint", None)
@@ -112,7 +126,7 @@ def test_the_command_makes_a_table_and_does_nothing_twice(tmp_path: Path, monkey
 
 def test_one_line_for_wrong_input(tmp_path: Path) -> None:
     for arguments, words in (
-        (("--methods", "joint,magic"), "unknown method 'magic'; known: joint, nas, nas-prune-kd, prune-kd, random"),
+        (("--methods", "joint,magic"), "unknown method 'magic'; known: joint, joint-polish, nas, nas-prune-kd, prune-kd, random"),
         (("--methods", "joint,joint"), "name each method and seed once"),
         (("--seeds", "0", "x"), "--seeds takes whole numbers such as 0 1 2, got '0 x'"),
         (("--equal", "seconds"), "unknown --equal 'seconds'; known: images"),
