@@ -1,8 +1,9 @@
 """Measuring a latency table on the machine at hand."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
@@ -114,10 +115,20 @@ class PreparedEngine:
 
     def measure(self) -> Timing:
         """Open a session, measure, and close it."""
+        with self._call() as call:
+            return steadiest(call, seconds=_ENGINE_SECONDS)
+
+    def glance(self, seconds: float) -> Timing:
+        """Open a session, time it for so long and no longer, whatever disturbs it, and close it."""
+        with self._call() as call:
+            return time_call(call, seconds=seconds)
+
+    @contextmanager
+    def _call(self) -> Iterator[Callable[[], None]]:
         session = open_session(self._path, self._target.runtime, threads=self._target.threads, where=str(self._path))
         images, sizes_hw = noise(self._size_hw, self._target.batch)
         try:
-            return steadiest(session.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True))), seconds=_ENGINE_SECONDS)
+            yield session.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
         finally:
             session.close()
 

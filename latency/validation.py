@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,27 +13,29 @@ from scipy.stats import kendalltau
 
 from jdnas.atomic import write_atomically
 from jdnas.errors import TargetError
+from jdnas.models.complexity import multiply_adds
 from jdnas.spec import DetectorSpec
 from latency.blocks import SizeHW
 from latency.busy import look_around
 from latency.device_lock import exclusive_device
 from latency.here import check_here
 from latency.machine import same_machine
-from latency.measure import PreparedEngine, probe
+from latency.measure import probe
 from latency.plan import Case
 from latency.predictor import Predictor
+from latency.sentinel import Reading, Readings, Sentinel, undisturbed
 from latency.tables import LatencyTable
 from latency.targets import Target
 from latency.timing import Clock
 
 OnProgress = Callable[[int, int, str], None]
-_ROUNDS = 4
+_ROUNDS, _LEAST_ROUNDS = 4, 2
 _LEAST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An engine: measured milliseconds (one of each round, of which the least counts) and predicted ones."""
+    """An engine: milliseconds of the rounds that no slow spell of the machine met, of which the least counts, and predicted ones."""
 
     spec: DetectorSpec
     size_hw: SizeHW
@@ -50,12 +53,15 @@ class Validation:
     """Engines, and how far predictions are from them.
 
     `noise` is the mean relative difference between two measurements of one engine, each the least of half of the rounds: no predictor can
-    be better than about that.
+    be better than about that. `slow` is the share of all measurements that a slow spell of the machine met, and `left_out` the number
+    of engines that were met in no other state.
     """
 
     target: str
     pairs: tuple[Pair, ...]
     provenance: dict[str, Any]
+    slow: float = 0.0
+    left_out: int = 0
 
     @property
     def errors(self) -> Any:
@@ -71,6 +77,7 @@ class Validation:
             "engines": len(self.pairs), "mape": float(errors.mean()), "median_error": float(np.median(errors)),
             "largest_error": float(errors.max()), "bias": float(self.errors.mean()), "within_5": float((errors <= 0.05).mean()),
             "within_10": float((errors <= 0.10).mean()), "kendall_tau": float(tau), "noise": noise_floor(self.pairs),
+            "slow": self.slow, "left_out": self.left_out,
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,8 +99,9 @@ def validate(
 ) -> Validation:  # fmt: skip
     """Measure the engines of `cases` that the table was not fitted to, in several rounds over all of them, and predict them.
 
-    Each measurement is a session of its own. What was measured is kept in `path` and not measured again; predictions are made anew.
-    TargetError where the table is of another machine or too few engines fit into the budget.
+    Each measurement is a session of its own. Engines that slow spells of the machine met in most rounds are measured again while there
+    is time. What was measured is kept in `path` and not measured again; predictions are made anew. TargetError where the table is of
+    another machine or too few engines fit into the budget.
     """
     check_here(target)
     fitted = {(row.spec, row.size_hw) for row in table.engines}
@@ -103,47 +111,73 @@ def validate(
     with exclusive_device(target.processor):
         here = probe(target)
         same_machine(table.provenance, here, f"the table of {target.name!r}")
-        measured, facts = _kept(path, target.name)
+        readings, facts = _kept(path, target.name)
         quiet = look_around(target.processor == "gpu")
         facts = facts or {**here, "disturbances": quiet.warnings}
-        tasks = [(turn, case) for turn in range(_ROUNDS) for case in wanted]
-        for index, (turn, case) in enumerate(tasks):
-            if len(measured.get(case, ())) <= turn:
-                if clock() >= deadline:
-                    break
-                measured[case] = (*measured.get(case, ()), _measure(case, target, engines_dir))
-                _save(path, target.name, measured, facts)
-            if on_progress:
-                on_progress(index + 1, len(tasks), "engine")
-    pairs = [Pair(*case, measured[case], predictor.latency_ms(*case)) for case in wanted if case in measured]
+        sentinel = Sentinel(min(wanted, key=lambda case: multiply_adds(*case)), target, engines_dir)
+        total, done = _ROUNDS * len(wanted), 0
+        for turn in count():
+            for case in _of_turn(turn, wanted, readings):
+                if len(readings.get(case, ())) <= turn:
+                    if clock() >= deadline:
+                        break
+                    readings[case] = (*readings.get(case, ()), sentinel.reading_of(case))
+                    _save(path, target.name, readings, facts)
+                done += 1
+                if on_progress:
+                    on_progress(min(done, total), total, "engine")
+            else:
+                if _of_turn(turn + 1, wanted, readings):
+                    continue
+            break
+    return _validated(target.name, wanted, readings, predictor, facts, path)
+
+
+def _of_turn(turn: int, wanted: Sequence[Case], readings: Readings) -> list[Case]:
+    """Return what a turn measures: all, and after the last round what has too few measurements out of slow spells."""
+    if turn < _ROUNDS:
+        return list(wanted)
+    known = undisturbed(readings)
+    return [case for case in wanted if len(known.get(case, ())) < _LEAST_ROUNDS]
+
+
+def _validated(
+    target: str, wanted: Sequence[Case], readings: Readings, predictor: Predictor, facts: dict[str, Any], path: Path
+) -> Validation:
+    known = undisturbed(readings)
+    pairs = tuple(Pair(*case, known[case], predictor.latency_ms(*case)) for case in wanted if known.get(case))
     if len(pairs) < _LEAST:
         raise TargetError(f"only {len(pairs)} engines were measured, at least {_LEAST} are needed; run it again with a larger --budget")
-    result = Validation(target.name, tuple(pairs), facts)
-    write_atomically(path, json.dumps(result.to_dict()).encode())
+    taken = [own for case, own in readings.items() if case in wanted]
+    slow = 1 - sum(len(known[case]) for case in wanted if case in known) / sum(map(len, taken))
+    result = Validation(target, pairs, facts, slow, len(taken) - len(pairs))
+    write_atomically(path, json.dumps(result.to_dict() | {"readings": _plain(readings)}).encode())
     return result
 
 
-def _measure(case: Case, target: Target, engines_dir: Path | None) -> float:
-    with PreparedEngine(case, target, engines_dir) as engine:
-        return round(engine.measure().median_ms, 5)
+def _plain(readings: Readings) -> list[dict[str, Any]]:
+    return [
+        {"spec": spec.to_dict(), "size_hw": list(size), "ms": [one.ms for one in own], "sentinel_ms": [one.sentinel_ms for one in own]}
+        for (spec, size), own in readings.items()
+    ]
 
 
-def _save(path: Path, target: str, measured: dict[Case, tuple[float, ...]], facts: dict[str, Any]) -> None:
-    pairs = [{"spec": spec.to_dict(), "size_hw": list(size), "measured_ms": list(ms)} for (spec, size), ms in measured.items()]
-    write_atomically(path, json.dumps({"target": target, "provenance": facts, "pairs": pairs}).encode())
+def _save(path: Path, target: str, readings: Readings, facts: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps({"target": target, "provenance": facts, "readings": _plain(readings)}).encode())
 
 
-def _kept(path: Path, target: str) -> tuple[dict[Case, tuple[float, ...]], dict[str, Any]]:
+def _kept(path: Path, target: str) -> tuple[Readings, dict[str, Any]]:
     if not path.is_file():
         return {}, {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["target"] != target:
             raise TargetError(f"{path} holds a validation of {data['target']!r}, not of {target!r}; give another --out")
-        found: dict[Case, tuple[float, ...]] = {}
-        for pair in data["pairs"]:
-            height, width = pair["size_hw"]
-            found[DetectorSpec.from_dict(pair["spec"]), (int(height), int(width))] = tuple(map(float, pair["measured_ms"]))
+        found: Readings = {}
+        for row in data["readings"]:
+            height, width = row["size_hw"]
+            own = tuple(Reading(float(ms), float(beside)) for ms, beside in zip(row["ms"], row["sentinel_ms"], strict=True))
+            found[DetectorSpec.from_dict(row["spec"]), (int(height), int(width))] = own
         return found, dict(data["provenance"])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise TargetError(f"{path} is not a validation that jdnas wrote ({error}); give another --out") from error

@@ -163,10 +163,13 @@ def validation_table(result: "Validation") -> Table:
     table.add_column("", justify="right")
     percent = {"mape": "mean error (MAPE)", "median_error": "median error", "largest_error": "largest error", "bias": "bias",
                "within_5": "share within 5 %", "within_10": "share within 10 %",
-               "noise": "noise floor: two measurements of one engine differ by"}  # fmt: skip
+               "noise": "noise floor: two measurements of one engine differ by",
+               "slow": "measurements in slow spells of the machine, not counted"}  # fmt: skip
     for key, words in percent.items():
         table.add_row(words, f"{100 * figures[key]:.1f} %")
     table.add_row("Kendall tau", f"{figures['kendall_tau']:.3f}")
+    if figures["left_out"]:
+        table.add_row("engines met in slow spells alone, left out", f"{figures['left_out']}")
     return table
 
 

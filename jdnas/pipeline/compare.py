@@ -181,11 +181,12 @@ def _table(context: Context, cost: Cost, contest: Contest, runs: list[Json], ima
             row[key] = _spread([run[key] for run in own])
         row["ap_at_cost"] = {f"{share:g}": _spread_of_all([ap_at(run, share * base_cost) for run in own]) for share in contest.cost_shares}
         rows.append(row)
+    scores = {row["method"]: row["score"]["values"] for row in rows}
     for row in rows:
-        row["gain_of"] = {}
-        for own in (other for other in rows if other["method"] in JOINT and other is not row):
-            pairs = zip(own["score"]["values"], row["score"]["values"], strict=True)
-            row["gain_of"][own["method"]] = _spread([mine - other for mine, other in pairs])
+        row["gain_of"] = {
+            joint: _spread([mine - other for mine, other in zip(scores[joint], scores[row["method"]], strict=True)])
+            for joint in scores if joint in JOINT and joint != row["method"]
+        }  # fmt: skip
     return {
         "equal": "images", "images": images, "base_and_pool_images": "trained once for all, counted for nobody",
         "judged_on": f"{len(context.val.records[1::2])} validation images that no choice was made by",
