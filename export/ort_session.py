@@ -102,19 +102,23 @@ class OrtSession:
         check_feeds(self.inputs, feeds)
         if self.info.cuda_graph:  # what is captured are these addresses
             self._fill(feeds)
-            binding = self._binding
+            binding, held = self._binding, self._held
         else:
-            binding = self._new_binding(feeds)[0]
+            binding, held = self._new_binding(feeds)
         session = self._session
 
+        def launch(options: Any = None) -> None:
+            held  # noqa: B018  # on a CPU these own the memory that is read
+            session.run_with_iobinding(binding, options)
+
         def call() -> None:
-            session.run_with_iobinding(binding)
+            launch()
             binding.synchronize_outputs()
 
         if self._cuda is None:
             return BoundCall(call)
         options = self._asynchronous()
-        return BoundCall(call, self._cuda.timed(lambda: session.run_with_iobinding(binding, options)))
+        return BoundCall(call, self._cuda.timed(lambda: launch(options)))
 
     def close(self) -> None:
         """Release the session and its buffers."""

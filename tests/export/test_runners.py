@@ -1,6 +1,8 @@
 """What is ONNX Runtime's alone; what all runners must do is in `runner_contract`."""
 
+import gc
 import sys
+import weakref
 
 import numpy as np
 import onnx
@@ -50,6 +52,34 @@ def test_build_without_cuda(tiny, monkeypatch):
 
 def test_default_threads_are_the_physical_cores(tiny):
     assert OrtSession(tiny.path).info.threads == physical_cores() >= 1
+
+
+class OldBinding:
+    """A binding as ONNX Runtime 1.20 has it: it keeps no Python object of its inputs."""
+
+    def __init__(self, binding):
+        self._binding = binding
+
+    def __getattr__(self, name):
+        return getattr(self._binding, name)
+
+    def bind_ortvalue_input(self, name, value):
+        self._binding._iobinding.bind_ortvalue_input(name, value._ortvalue)
+
+
+def test_a_bound_call_owns_the_arrays_that_it_reads(tiny, monkeypatch):
+    session = OrtSession(tiny.path, threads=1)
+    make = session._session.io_binding
+    monkeypatch.setattr(session._session, "io_binding", lambda: OldBinding(make()))
+    images, sizes = feeds(tiny.size_hw)
+    kept, call = weakref.ref(images), session.bind({"images": images, "sizes_hw": sizes})
+    del images, sizes
+    gc.collect()
+    assert kept() is not None
+    call()
+    del call
+    gc.collect()
+    assert kept() is None
 
 
 class CudaOnTheHost:
