@@ -1,6 +1,7 @@
 """Exports for a runtime: ONNX with the head's forms for it, packages of AOTInductor, engines of TensorRT; and what was run of them."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,10 @@ from export.aot_inductor import export_package
 from export.parity import ParityResult, compare
 from export.runners import open_runner, predictor
 from export.runtimes import Processor, require, runtime_named
-from export.tensorrt_engine import BUILT_NOT_RUN, RUN_HERE, SUFFIXES, EngineRecord, build_engine, record_path
+from export.tensorrt_engine import BUILT_NOT_RUN, RUN_HERE, SUFFIXES, build_engine, record_path
 from jdnas.errors import ConfigError, InputError, ParityError
-from jdnas.models.bound import materialize
-from jdnas.pipeline.export_job import Say, noise_batches
-from jdnas.pipeline.exports import ExportOptions, export_model
+from jdnas.pipeline.export_job import Proof, Say, Subject, parity_batches
+from jdnas.pipeline.exports import ExportOptions, export_model, validation_set
 from jdnas.pipeline.single import read_weights
 from jdnas.sizes import SizeHW
 
@@ -24,7 +24,8 @@ def export_engine(
 ) -> list[str]:
     """Export weights, for TensorRT also an ONNX engine, for a runtime; compare with PyTorch where it runs, and say what came out.
 
-    A ParityError leaves the file marked as failed. What cannot run here is built, and its record and the last line say so.
+    A ParityError leaves what was made as NAME.failed.SUFFIX, and what lay at `out` as it was. What cannot run here is built, and its record
+    and the last line say so.
     """
     runtime = options.runtime
     known = runtime_named(runtime)
@@ -49,23 +50,26 @@ def _engine(model: Path, out: Path, options: ExportOptions, capability: str | No
         _single(options)
         graph = out.with_suffix(".onnx")
         lines += export_model(model, graph, options, say)
-    elif options != ExportOptions(runtime=runtime):
-        raise ConfigError(f"{model} has its size, batch and precision inside; leave out all but --runtime and --compute-capability")
-    record = build_engine(graph, out, runtime=runtime, compute_capability=capability)
-    lines.append(f"{out}: {record.runtime} {record.version}, {record.precision}, for {record.device}, built in {record.build_s:.1f} s")
-    reason = _refusal(runtime, "gpu")
-    if reason is None and capability is None:
-        _compare_with_graph(graph, out, runtime, record)
-        replace(record, status=RUN_HERE).save(out)
-        return [*lines, f"{RUN_HERE}: agrees with {graph} in ort-cpu"]
+    elif options != ExportOptions(runtime=runtime, data=options.data):
+        raise ConfigError(f"{model} has its size, batch and precision inside; leave out all but --runtime, --compute-capability and --data")
+    with _unchecked(out) as made:
+        record = build_engine(graph, made, runtime=runtime, compute_capability=capability)
+        lines.append(f"{out}: {record.runtime} {record.version}, {record.precision}, for {record.device}, built in {record.build_s:.1f} s")
+        reason = _refusal(runtime, "gpu")
+        if reason is None and capability is None:
+            result = _compare_with_graph(graph, made, options)
+            replace(record, status=RUN_HERE).save(made)
+            _keep_or_fail(result, made, out, f"{graph} in ort-cpu")
+            return [*lines, f"{RUN_HERE}: agrees with {graph} in ort-cpu"]
+        _move(made, out)
     return [*lines, f"{BUILT_NOT_RUN}: {reason or f'it is for {record.device}, told by --compute-capability'}"]
 
 
-def _compare_with_graph(graph: Path, engine: Path, runtime: str, record: EngineRecord) -> None:
-    with open_runner(graph, "ort-cpu") as reference, open_runner(engine, runtime) as runner:
+def _compare_with_graph(graph: Path, engine: Path, options: ExportOptions) -> ParityResult:
+    with open_runner(graph, "ort-cpu") as reference, open_runner(engine, options.runtime) as runner:
         info = runner.metadata
-        result = compare(predictor(reference), predictor(runner), noise_batches(info.spec, info.size_hw, info.batch))
-    _keep_or_fail(result, engine, engine, lambda: record.save(engine))
+        batches = parity_batches(info, validation_set(options, graph, info.spec), options.parity_images)
+        return compare(predictor(reference), predictor(runner), batches, tolerances=options.limits[info.precision])
 
 
 def _package(model: Path, out: Path, options: ExportOptions) -> list[str]:
@@ -75,30 +79,43 @@ def _package(model: Path, out: Path, options: ExportOptions) -> list[str]:
         raise ConfigError(f"--runtime aoti takes normalized images; got --input {options.input_form}")
     size, batch = _single(options)
     read = read_weights(model, size)
-    spec, state, size_hw = read.spec, read.state, read.size_hw
+    subject = Subject(read.spec, read.state, read.classes, read.size_hw, batch, provenance={"weights": model.name}, runtime="aoti")
+    proof = Proof(subject, options.limits, validation_set(options, model, read.spec), options.parity_images, "aoti")
     device: Processor = "gpu" if torch.cuda.is_available() else "cpu"
-    unchecked = out.with_suffix(".unchecked.pt2")
-    export_package(
-        state, spec, size_hw=size_hw, batch=batch, path=unchecked, classes=read.classes, precision=options.precision,
-        device="cuda" if device == "gpu" else "cpu",
-        provenance={"weights": model.name},
-    )  # fmt: skip
-    with open_runner(unchecked, "aoti") as runner:
-        result = compare(
-            materialize(spec, state), predictor(runner), noise_batches(spec, size_hw, batch), tolerances=options.limits[options.precision]
-        )
-    _keep_or_fail(result, unchecked, out, lambda: unchecked.replace(out))
-    return [f"{out}: {size_hw[1]}x{size_hw[0]}, batch {batch}, compiled for the {device} of this machine; {result.message}"]
+    with _unchecked(out) as made:
+        export_package(
+            read.state, read.spec, size_hw=read.size_hw, batch=batch, path=made, classes=read.classes, precision=options.precision,
+            device="cuda" if device == "gpu" else "cpu", provenance=subject.provenance,
+        )  # fmt: skip
+        result = proof.compare(made, options.precision)
+        _keep_or_fail(result, made, out, "PyTorch")
+    height, width = read.size_hw
+    return [f"{out}: {width}x{height}, batch {batch}, compiled for the {device} of this machine; {result.message}"]
 
 
-def _keep_or_fail(result: ParityResult, made: Path, out: Path, keep: Callable[[], object]) -> None:
+@contextmanager
+def _unchecked(out: Path) -> Iterator[Path]:
+    """Give the name of a file that nobody has compared yet; nothing is left under it."""
+    made = out.with_name(f".{out.stem}.unchecked{out.suffix}")
+    try:
+        yield made
+    finally:
+        for path in (made, record_path(made)):
+            path.unlink(missing_ok=True)
+
+
+def _keep_or_fail(result: ParityResult, made: Path, out: Path, reference: str) -> None:
     if not result.passed:
         failed = out.with_suffix(f".failed{out.suffix}")
-        made.replace(failed)
-        if record_path(made).is_file():
-            record_path(made).replace(record_path(failed))
-        raise ParityError(f"the engine differs from PyTorch: {result.message}; it was kept as {failed}")
-    keep()
+        _move(made, failed)
+        raise ParityError(f"the engine differs from {reference}: {result.message}; it was kept as {failed}")
+    _move(made, out)
+
+
+def _move(made: Path, to: Path) -> None:
+    made.replace(to)
+    if record_path(made).is_file():
+        record_path(made).replace(record_path(to))
 
 
 def _single(options: ExportOptions) -> tuple[SizeHW | None, int]:

@@ -115,9 +115,7 @@ class Proof:
         return evaluate(predict, self.val, size_hw=one.size_hw, batch=one.batch, mean=traits.mean, std=traits.std).ap
 
     def _batches(self) -> Iterator[ImageBatch]:
-        if self.val is None:
-            return noise_batches(self.subject.spec, self.subject.size_hw, self.subject.batch)
-        return _first_batches(self.val, self.subject, self.images)
+        return parity_batches(self.subject, self.val, self.images)
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,14 @@ def _spread(data: DetectionSet, count: int) -> DetectionSet:
     return replace(data, records=tuple(records[index] for index in chosen))
 
 
-def _first_batches(data: DetectionSet, subject: Subject, count: int) -> Iterator[Batch]:
+def parity_batches(subject: Subject | ArtifactInfo, val: DetectionSet | None, images: int) -> Iterator[ImageBatch]:
+    """Give the first images of a validation set, or noise where there is none."""
+    if val is None:
+        return noise_batches(subject.spec, subject.size_hw, subject.batch)
+    return _first_batches(val, subject, images)
+
+
+def _first_batches(data: DetectionSet, subject: Subject | ArtifactInfo, count: int) -> Iterator[Batch]:
     first, traits = replace(data, records=data.records[:count]), subject.spec.traits
     return eval_batches(first, size_hw=subject.size_hw, batch=subject.batch, mean=traits.mean, std=traits.std)
 

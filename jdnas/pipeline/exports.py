@@ -10,12 +10,14 @@ from export.artifact import INPUT_FORMS
 from export.settings import METHODS, TOLERANCES, Int8Settings, Style, Tolerances, tolerances_of
 from export.triton import write_triton_repository
 from jdnas.data.coco import load_split
+from jdnas.data.records import DetectionSet
 from jdnas.errors import ConfigError, DataError, unknown_name
 from jdnas.pipeline.export_job import Calibration, Proof, Say, Subject
 from jdnas.pipeline.precisions import AUTO, Published, publish
 from jdnas.pipeline.single import read_weights
 from jdnas.pipeline.weights import TORCH_SUFFIXES, open_weights, write_for_torchvision
 from jdnas.sizes import SizeHW, size_hw_from_text
+from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import write_json
 from latency.targets import load_target
 
@@ -108,16 +110,11 @@ def _publish_all(model: Path, out: Path, options: ExportOptions, say: Say) -> li
     ]  # fmt: skip
     for subject in subjects:
         subject.check()
-    train, val = (None, None) if options.data is None else (load_split(options.data, "train"), load_split(options.data, "val"))
-    if val is not None and len(val.classes) != weights.spec.num_classes:
-        raise DataError(
-            f"{model} knows {weights.spec.num_classes} classes, {options.data} has {len(val.classes)}: {', '.join(val.classes)}"
-        )
-    calibration = None
-    if train is not None:
+    val, calibration = validation_set(options, model, weights.spec), None
+    if options.data is not None:
         style = style_for(options.runtime if options.runtime != "ort-cpu" else target.runtime)
         settings = Int8Settings(_one_of("calibration", options.calibration, METHODS), style=style)
-        calibration = Calibration(train, settings, options.calibration_images)
+        calibration = Calibration(load_split(options.data, "train"), settings, options.calibration_images)
     found = []
     for subject in subjects:
         path = out if len(subjects) == 1 else _named(out, subject)
@@ -127,6 +124,16 @@ def _publish_all(model: Path, out: Path, options: ExportOptions, say: Say) -> li
             write_json(path.with_suffix(".precisions.json"), {"rows": list(published.rows), "verdict": published.verdict})
         found.append((published, _line(subject, published, options)))
     return found
+
+
+def validation_set(options: ExportOptions, model: Path, spec: DetectorSpec) -> DetectionSet | None:
+    """Return the set whose images are compared, None without --data; a DataError where it has another number of classes than `model`."""
+    if options.data is None:
+        return None
+    val = load_split(options.data, "val")
+    if len(val.classes) != spec.num_classes:
+        raise DataError(f"{model} knows {spec.num_classes} classes, {options.data} has {len(val.classes)}: {', '.join(val.classes)}")
+    return val
 
 
 def style_for(runtime: str) -> Style:

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import export.tensorrt_api as tensorrt_api
 from export.artifact import ArtifactInfo
 from export.graph import detector_graph, export_onnx, write_artifact
 from jdnas.models.detector import Detector, build
 from jdnas.spec import DetectorSpec, Head, Stage
+from tests.export.fake_tensorrt import fake_tensorrt
+from tests.export.host_device import HostDevice
 
 CANVAS_HW = (64, 96)
 CLASSES = ("circle", "square", "triangle")
@@ -50,6 +53,23 @@ def tiny_half(tiny: TinyEngine, tmp_path_factory: pytest.TempPathFactory) -> onn
     graph = detector_graph(tiny.state, tiny.spec, size_hw=tiny.size_hw, batch=2, precision="fp16")
     info = ArtifactInfo(tiny.spec, tiny.classes, tiny.size_hw, 2, "fp16", {})
     return onnx.load(write_artifact(graph, info, tmp_path_factory.mktemp("half") / "half.onnx"))
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """Install a stand-in of a version on a machine with a GPU, and return it."""
+    monkeypatch.setenv("JDNAS_ENGINE_CACHE", str(tmp_path / "cache"))
+
+    def with_version(version, *, name="NVIDIA L4", capability=(8, 9), **settings):
+        trt = fake_tensorrt(version, **settings)
+        device = type("Device", (HostDevice,), {"name": name, "capability": capability})
+        monkeypatch.setitem(tensorrt_api._IMPORTS, "tensorrt", lambda: trt)
+        monkeypatch.setattr("export.tensorrt_session.CudaDevice", device)
+        monkeypatch.setattr("export.tensorrt_engine.CudaDevice", device)
+        monkeypatch.setattr("export.cuda_device.CudaDevice", device)
+        return trt
+
+    return with_version
 
 
 @torch.no_grad()

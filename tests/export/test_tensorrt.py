@@ -13,25 +13,7 @@ from export.runners import open_runner
 from export.tensorrt_api import capability_name, load_api
 from export.tensorrt_engine import BUILT_NOT_RUN, build_engine, cache_folder, read_record
 from jdnas.errors import CheckpointError, ConfigError, JdnasError, MissingExtraError, TargetError
-from tests.export.fake_tensorrt import fake_tensorrt
-from tests.export.host_device import HostDevice
 from tests.export.runner_contract import feeds
-
-
-@pytest.fixture
-def install(monkeypatch, tmp_path):
-    """Install a stand-in of a version on a machine with a GPU, and return it."""
-    monkeypatch.setenv("JDNAS_ENGINE_CACHE", str(tmp_path / "cache"))
-
-    def with_version(version, *, name="NVIDIA L4", capability=(8, 9), **settings):
-        trt = fake_tensorrt(version, **settings)
-        device = type("Device", (HostDevice,), {"name": name, "capability": capability})
-        monkeypatch.setitem(tensorrt_api._IMPORTS, "tensorrt", lambda: trt)
-        monkeypatch.setattr("export.tensorrt_session.CudaDevice", device)
-        monkeypatch.setattr("export.tensorrt_engine.CudaDevice", device)
-        return trt
-
-    return with_version
 
 
 def open_once(path, tiny):
