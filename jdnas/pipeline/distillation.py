@@ -20,7 +20,7 @@ from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.names import FORM, describe_subnet, subnet_from_text
 from jdnas.teacher.pool import load_pool
-from jdnas.training.checkpoint import has_detector, load_detector, read_json, save_detector, write_json
+from jdnas.training.checkpoint import has_detector, load_detector, read_json, save_detector, stem_of, write_json
 from jdnas.training.loop import Resume
 from jdnas.training.schedule import steps_of
 from jdnas.training.settings import TrainSettings
@@ -39,7 +39,7 @@ class Student:
 
 def read_student(path: Path) -> tuple[Student, tuple[str, ...] | None]:
     """Read a detector's weights and, where the file says so, its classes."""
-    spec, state, meta = load_detector(path.with_suffix(""))
+    spec, state, meta = load_detector(stem_of(path))
     return Student(spec, state), tuple(meta["classes"]) if "classes" in meta else None
 
 
@@ -53,7 +53,7 @@ def open_teacher(context: Context, reference: str, student: DetectorSpec) -> Tea
     place, _, subnet = reference.rpartition(":")
     if not place:
         return _fixed(context, Path(reference), student)
-    stem = Path(place) / "pool" / "pool" if Path(place).is_dir() else Path(place).with_suffix("")
+    stem = Path(place) / "pool" / "pool" if Path(place).is_dir() else stem_of(Path(place))
     pool = load_pool(stem, context.train.classes)
 
     def teacher_of_round(index: int) -> tuple[str, Teacher]:
@@ -68,7 +68,7 @@ def open_teacher(context: Context, reference: str, student: DetectorSpec) -> Tea
 
 
 def _fixed(context: Context, path: Path, student: DetectorSpec) -> TeacherOfRound:
-    spec, state, meta = load_detector(path.with_suffix(""))
+    spec, state, meta = load_detector(stem_of(path))
     if "pool" in meta:
         raise ConfigError(f"{path} is a teacher pool; say which subnet teaches: --teacher {path}:SUBNET with {FORM}")
     _check_classes(context, path, spec, meta.get("classes"))

@@ -24,7 +24,7 @@ from jdnas.student.actions import Action
 from jdnas.student.explain import explain
 from jdnas.student.heads import HEAD_KINDS
 from jdnas.student.inherit import decide, transform
-from jdnas.training.checkpoint import save_detector
+from jdnas.training.checkpoint import save_detector, stem_of
 from jdnas.training.evaluate import Metrics
 from jdnas.training.loop import Resume
 from jdnas.training.schedule import steps_of
@@ -79,7 +79,7 @@ def check_out(out: Path, weights: Path) -> None:
     """Raise a ConfigError where what is made of the detector in `weights` cannot be written to `out`."""
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out must end in .safetensors, got {out}")
-    if out.resolve().with_suffix("") == weights.resolve().with_suffix(""):
+    if stem_of(out.resolve()) == stem_of(weights.resolve()):
         raise ConfigError(f"--out {out} would overwrite the detector that it is made from; choose another file")
     if out.parent.exists() and not out.parent.is_dir():
         raise CheckpointError(f"{out.parent} is a file; choose another --out")
@@ -95,7 +95,7 @@ def prune(
     """
     check_out(out, weights)
     context, state = open_detector(config, weights, size)
-    spec, size_hw, stem = context.base_spec, context.base_size_hw, out.with_suffix("")
+    spec, size_hw, stem = context.base_spec, context.base_size_hw, stem_of(out)
     rules = replace(config.action_rules(spec), heads=True)  # what is asked for by name is allowed
     decision = decide(state, spec, action, rules, seed=config.seed)
     train = context.config.candidate_train.model_copy(update={"epochs": max(epochs, 1e-9)})

@@ -10,7 +10,7 @@ from jdnas.pipeline.weights import open_weights
 from jdnas.spec import DetectorSpec
 from jdnas.student.explain import explain
 from jdnas.student.upgrade import upgrade, upgraded_spec
-from jdnas.training.checkpoint import save_detector
+from jdnas.training.checkpoint import save_detector, stem_of
 
 
 def stages_from_text(text: str, spec: DetectorSpec) -> tuple[int, ...]:
@@ -45,5 +45,5 @@ def upgrade_detector(weights: Path, out: Path, *, deform: str | None, modulated:
     target = upgraded_spec(read.spec, deformable=stages, modulated=modulated, cascade=cascade)
     about: dict[str, Any] = {"origin": f"upgraded from {weights.name}"}
     about |= ({"classes": list(read.classes)} if read.classes else {}) | ({"size_hw": list(read.size_hw)} if read.size_hw else {})
-    save_detector(out.with_suffix(""), target, upgrade(read.state, read.spec, target), about)
+    save_detector(stem_of(out), target, upgrade(read.state, read.spec, target), about)
     return Upgraded(out, target, tuple(explain(read.spec, target)))

@@ -14,9 +14,8 @@ from jdnas.models.checkpoints.to_torchvision import state_to_torchvision, torchv
 from jdnas.models.weights import State
 from jdnas.sizes import SizeHW
 from jdnas.spec import DetectorSpec
-from jdnas.training.checkpoint import load_detector, read_json, save_detector
+from jdnas.training.checkpoint import load_detector, read_json, save_detector, stem_of
 
-OWN_SUFFIXES = frozenset({".safetensors", ".json"})
 TORCH_SUFFIXES = frozenset({".pth", ".pt"})
 _HEADS = ("fpn.", "rpn.", "box_head")
 
@@ -57,7 +56,7 @@ def open_weights(path: Path, *, config: Path | None = None, norm_eps: float | No
     if is_own(path):
         if config is not None or norm_eps is not None:
             raise ConfigError(f"{path} was written by jdnas; --config and --norm-eps are for files of other projects")
-        spec, state, meta = load_detector(path.with_suffix(""))
+        spec, state, meta = load_detector(stem_of(path))
         size_hw = meta.get("size_hw")
         return WeightFile(
             spec, state, frozenset(meta.get("fresh", ())), tuple(meta.get("classes", ())), tuple(size_hw) if size_hw else None
@@ -94,7 +93,7 @@ def _described(path: Path, modified_ns: int, size: int) -> tuple[DetectorSpec, b
 
 def import_weights(path: Path, out: Path, *, config: Path | None, norm_eps: float | None) -> list[str]:
     """Write a file of another project as `out`.safetensors and `out`.json; return the report's lines."""
-    stem = out.with_suffix("") if out.suffix in OWN_SUFFIXES else out
+    stem = stem_of(out)
     if is_own(path):
         raise CheckpointError(f"{path} is a detector of jdnas already; use it as it is")
     read = open_weights(path, config=config, norm_eps=norm_eps)
@@ -103,7 +102,7 @@ def import_weights(path: Path, out: Path, *, config: Path | None, norm_eps: floa
     save_detector(stem, read.spec, read.state, {"origin": read.lines[0], "fresh": sorted(read.fresh), **size_hw, **classes})
     return [
         *read.lines,
-        f"{stem.with_suffix('.safetensors')} written" + ("" if read.has_heads else "; it has no detection heads yet: train it"),
+        f"{stem}.safetensors written" + ("" if read.has_heads else "; it has no detection heads yet: train it"),
     ]
 
 

@@ -14,6 +14,8 @@ from jdnas.errors import CheckpointError
 from jdnas.models.weights import State, check_state
 from jdnas.spec import DetectorSpec
 
+OWN_SUFFIXES = frozenset({".safetensors", ".json"})
+
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
@@ -48,24 +50,32 @@ def load_tensors(path: Path) -> State:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({error})") from error
 
 
+def stem_of(path: Path) -> Path:
+    """Return what `save_detector` was given for a file that it wrote, `r50.v2` for `r50.v2.safetensors`; other paths as they are."""
+    return path.with_suffix("") if path.suffix in OWN_SUFFIXES else path
+
+
+def _file(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # a dot in the name is part of it
+
+
 def save_detector(stem: Path, spec: DetectorSpec, state: State, meta: Mapping[str, Any]) -> None:
     """Write `stem.safetensors` and then `stem.json` (spec and `meta`): the JSON is there only when the weights are."""
-    save_tensors(stem.with_suffix(".safetensors"), state)
-    write_json(stem.with_suffix(".json"), {"spec": spec.to_dict(), "meta": dict(meta)})
+    save_tensors(_file(stem, ".safetensors"), state)
+    write_json(_file(stem, ".json"), {"spec": spec.to_dict(), "meta": dict(meta)})
 
 
 def has_detector(stem: Path) -> bool:
     """Tell whether `save_detector` finished for this stem."""
-    return stem.with_suffix(".json").exists() and stem.with_suffix(".safetensors").exists()
+    return all(_file(stem, suffix).exists() for suffix in OWN_SUFFIXES)
 
 
 def load_detector(stem: Path) -> tuple[DetectorSpec, State, dict[str, Any]]:
     """Read spec, state and meta of a detector; a CheckpointError lists what does not fit."""
-    header = read_json(stem.with_suffix(".json"))
+    header, path = read_json(_file(stem, ".json")), _file(stem, ".safetensors")
     if "spec" not in header:
-        raise CheckpointError(f"{stem.with_suffix('.json')} holds no detector spec")
+        raise CheckpointError(f"{_file(stem, '.json')} holds no detector spec")
     spec = DetectorSpec.from_dict(header["spec"])
-    path = stem.with_suffix(".safetensors")
     state = load_tensors(path)
     check_state(state, spec, source=str(path))
     return spec, state, dict(header.get("meta", {}))

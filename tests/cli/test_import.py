@@ -29,6 +29,8 @@ def test_import_writes_our_format_and_says_what_it_did(jdnas, mmdetection: Path)
     assert "  assumed: RGB with ImageNet mean and deviation" in answer.out
     meta = json.loads(Path("base.json").read_text())["meta"]
     assert meta["classes"] == ["thing1", "thing2"] and meta["size_hw"] == [800, 1344] and not meta["fresh"]
+    assert "r50.v2.safetensors written" in jdnas("import", mmdetection, "--out", "r50.v2").out
+    assert Path("r50.v2.json").exists() and not Path("r50.json").exists()
     assert "is a detector of jdnas already" in jdnas("import", "base.safetensors", "--out", "other").error
     assert "written by jdnas" not in jdnas("complexity", "base.json").out
 

@@ -29,6 +29,15 @@ def test_a_detector_is_upgraded_and_keeps_what_is_known_of_it(jdnas, weights: Pa
     assert "jdnas train --weights new/up.safetensors" in answer.out
 
 
+def test_a_name_with_a_dot_leaves_the_input_as_it_was(jdnas, weights: Path) -> None:
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    for out in ("w.upgraded.safetensors", "w_0.3.safetensors"):
+        assert jdnas("upgrade", "--weights", weights, "--head", "cascade", "--out", out).code == 0
+        assert load_detector(Path(out).with_suffix(""))[0].head.kind == "cascade"
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list(Path().iterdir())) == 6
+
+
 def test_refusals(jdnas, weights: Path) -> None:
     def error(*arguments: object) -> str:
         line = jdnas("upgrade", "--weights", weights, *arguments).error

@@ -71,6 +71,14 @@ def test_heads_are_pruned_by_name_and_without_training(nano_run: NanoRun, tmp_pa
     assert meta["pruning"]["pruned"] == meta["pruning"]["finetuned"]
 
 
+def test_a_name_with_a_dot_leaves_the_input_as_it_was(nano_run: NanoRun) -> None:
+    base, out = nano_run.folder / "base" / "base.safetensors", nano_run.folder / "base" / "base.pruned.safetensors"
+    before = base.read_bytes()
+    assert jdnas(*_arguments(nano_run, out), "--finetune-epochs", 0)[0] == 0
+    assert base.read_bytes() == before and load_detector(base.with_suffix(""))[2].get("pruning") is None
+    assert load_detector(out.with_suffix(""))[2]["pruning"]["epochs"] == 0
+
+
 def test_other_classes_are_refused(nano_run: NanoRun, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(nano_run.folder / "shapes", data)
