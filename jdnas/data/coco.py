@@ -14,7 +14,7 @@ from jdnas.data.layouts import read_layout
 from jdnas.data.records import DetectionSet, Record, Split
 from jdnas.errors import DataError, unknown_name
 
-__all__ = ["DetectionSet", "Record", "Split", "check_splits", "load_split"]
+__all__ = ["DetectionSet", "Record", "Split", "check_splits", "image_ids", "load_split"]
 
 _EMBEDDED = "or use the embedded default: --data shapes"
 
@@ -40,7 +40,7 @@ def load_split(root: Path, split: Split, on_image: Callable[[int, int], None] | 
         document = _read_document(annotations_path)
     categories = _categories(document["categories"], annotations_path)
     problems: Counter[str] = Counter()
-    boxes = _boxes_of_images(document["annotations"], _image_ids(document["images"], annotations_path), problems)
+    boxes = _boxes_of_images(document["annotations"], image_ids(document["images"], annotations_path), problems)
     images, skipped = _readable_images(document["images"], root, annotations_path, split, problems, on_image)
     labels = {category_id: label for label, category_id in enumerate(categories, start=1)}
     records, flawed = _records(images, boxes, labels, problems)
@@ -132,7 +132,8 @@ def _categories(entries: list[Entry], path: Path) -> dict[int, str]:
     return {i: names[i] if counts[names[i]] == 1 else f"{names[i]} ({i})" for i in sorted(names)}
 
 
-def _image_ids(entries: list[Entry], path: Path) -> set[int]:
+def image_ids(entries: list[Entry], path: Path) -> set[int]:
+    """Return the ids of the images of the file at `path`; a DataError where one is missing, is no integer or occurs twice."""
     ids: set[int] = set()
     for entry in entries:
         if not is_int(entry.get("id")) or not isinstance(entry.get("file_name"), str):

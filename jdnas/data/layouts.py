@@ -41,6 +41,7 @@ def read_layout(root: Path, split: Split) -> tuple[Document, Path] | None:
 def _yolo(root: Path, split: Split, description: Path) -> Document:
     names = _yolo_names(description)
     folder = _yolo_folder(root, split, description)
+    inside = folder.resolve().relative_to(root.resolve())
     parts = list(folder.parts)
     at = max((i for i, part in enumerate(parts) if part == "images"), default=-1)
     labels = Path(*parts[:at], "labels", *parts[at + 1 :]) if at >= 0 else folder
@@ -51,7 +52,7 @@ def _yolo(root: Path, split: Split, description: Path) -> Document:
         for entry in _yolo_boxes(labels / f"{image.stem}.txt", image)
     ]
     return {
-        "images": [{"id": number, "file_name": str(path.relative_to(root))} for number, path in enumerate(images, 1)],
+        "images": [{"id": number, "file_name": str(inside / path.name)} for number, path in enumerate(images, 1)],
         "annotations": annotations,
         "categories": [{"id": index, "name": name} for index, name in names.items()],
     }

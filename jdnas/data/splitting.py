@@ -4,13 +4,14 @@ import json
 import os
 import random
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jdnas.atomic import write_atomically
 from jdnas.data.annotations import Entry
+from jdnas.data.coco import image_ids
 from jdnas.errors import DataError
 
 Document = dict[str, list[Entry]]
@@ -31,7 +32,7 @@ def split_data(images: Path, annotations: Path, out: Path, *, share: float, seed
         raise DataError(f"{out} exists and is not empty; choose another --out")
     if not images.is_dir():
         raise DataError(f"{images} is no folder; give the one that the file names in {annotations} are relative to")
-    files = {entry["id"]: str(entry["file_name"]) for entry in document["images"]}
+    files: dict[int, str] = {entry["id"]: entry["file_name"] for entry in document["images"]}
     outside = [name for name in files.values() if not (out / "images" / name).resolve().is_relative_to((out / "images").resolve())]
     if outside:
         raise DataError(f"{annotations} names files outside of its folder of images; the first: {outside[0]}")
@@ -39,6 +40,8 @@ def split_data(images: Path, annotations: Path, out: Path, *, share: float, seed
     if missing:
         raise DataError(f"{len(missing)} of {len(files)} images of {annotations} are not in {images}; the first: {missing[0]}")
     held = validation_images(classes_of_images(document), share=share, seed=seed)
+    if len(held) == len(files):
+        raise DataError(f"--val {share:g} holds out all {len(files)} images of {annotations}, none is left to train on; give less")
     for name in files.values():
         _link(images / name, out / "images" / name)
     for split, chosen in (("train", files.keys() - held), ("val", held)):
@@ -86,13 +89,19 @@ def _read(path: Path) -> Document:
         raise DataError(f"no such annotation file: {path}") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not valid JSON ({error}); export the annotations in COCO format") from error
-    if not isinstance(document, dict) or not all(isinstance(document.get(part), list) for part in PARTS):
+    if not isinstance(document, dict) or not all(_lists_objects(document.get(part)) for part in PARTS):
         raise DataError(f"{path} is no COCO file: it needs the lists {', '.join(PARTS)}")
-    if any(not isinstance(entry, dict) or "id" not in entry or "file_name" not in entry for entry in document["images"]):
-        raise DataError(f"{path} has images without id or file_name")
     if len(document["images"]) < 2:
         raise DataError(f"{path} lists {len(document['images'])} images; two splits need at least 2")
+    image_ids(document["images"], path)
+    name, count = Counter(os.path.normpath(entry["file_name"]) for entry in document["images"]).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path} lists {name!r} as {count} images; list every file once, and give all of its boxes that image_id")
     return document
+
+
+def _lists_objects(part: Any) -> bool:
+    return isinstance(part, list) and all(isinstance(entry, dict) for entry in part)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -75,6 +75,17 @@ def test_folders_give_the_boxes_of_the_same_coco_folder(write, style, tmp_path, 
             np.testing.assert_array_equal(found.labels, expected.labels)
 
 
+@pytest.mark.parametrize("given", ["set", "link"])
+def test_a_yolo_description_may_name_its_folder_by_an_absolute_path(tmp_path, monkeypatch, given):
+    root = write_yolo(tmp_path / "set", "ultralytics")
+    (root / "data.yaml").write_text(f"names: [cat, dog]\npath: {root.resolve()}\ntrain: images/train\nval: images/valid\n")
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    data = load_split(Path(given), "train")
+    assert [record.path for record in data.records] == [Path(given, "images", "train", f"{number}.png") for number in range(3)]
+    assert [len(record.labels) for record in data.records] == [2, 0, 1]
+
+
 def test_damaged_yolo_files_are_counted(tmp_path):
     root = write_yolo(tmp_path / "set", "ultralytics")
     lines = [

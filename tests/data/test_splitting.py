@@ -78,7 +78,11 @@ def _without(document: dict[str, Any], part: str) -> dict[str, Any]:
     [
         (lambda d: _without(d, "categories"), "is no COCO file: it needs the lists images, annotations, categories"),
         (lambda d: d | {"images": d["images"][:1]}, "lists 1 images; two splits need at least 2"),
-        (lambda d: d | {"images": [{"id": 1}, {"id": 2}]}, "has images without id or file_name"),
+        (lambda d: d | {"images": [{"id": 1}, {"id": 2}]}, "image {.*} needs an integer 'id' and a 'file_name'"),
+        (lambda d: d | {"images": [i | {"id": str(i["id"])} for i in d["images"]]}, "needs an integer 'id'"),
+        (lambda d: d | {"images": [i | {"id": 7} for i in d["images"]]}, "image id 7 is listed twice"),
+        (lambda d: d | {"images": [*d["images"], {"id": 99, "file_name": "./deep/1.png"}]}, "lists 'deep/1.png' as 2 images"),
+        (lambda d: d | {"annotations": [3]}, "is no COCO file"),
         (lambda d: d | {"images": [*d["images"], {"id": 99, "file_name": "gone.png"}]}, "1 of 4 images of .* the first: gone.png"),
         (lambda d: d | {"images": [*d["images"], {"id": 99, "file_name": "../labels.json"}]}, "names files outside of its folder"),
     ],
@@ -96,6 +100,9 @@ def test_more_refusals(tmp_path: Path) -> None:
     for share in (0.0, 1.0):
         with pytest.raises(DataError, match="--val must be between 0 and 1"):
             split_data(images, labels, tmp_path / "set", share=share, seed=0)
+    with pytest.raises(DataError, match=r"--val 0.9 holds out all 2 images of .*; give less"):
+        split_data(*photos(tmp_path / "same", [{1, 2}, {1, 2}]), tmp_path / "set", share=0.9, seed=0)
+    assert not (tmp_path / "set").exists()
     with pytest.raises(DataError, match="exists and is not empty"):
         split_data(images, labels, images, share=0.5, seed=0)
     with pytest.raises(DataError, match="no such annotation file"):
