@@ -169,4 +169,6 @@ def _video(
             if not done:
                 raise
             return done, str(error)
+        if not done:
+            raise DataError(f"video {str(path)!r} has no frames; repair or remove it")
     return done, ""

@@ -2,6 +2,7 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -139,6 +140,18 @@ def test_predict_images_and_videos(tiny: Path, tmp_path: Path) -> None:
         assert 0 <= one["score"] <= 1 and one["area"] == pytest.approx(one["bbox"][2] * one["bbox"][3], abs=1e-3)
     with open_video(done.out / "00001_b.mp4") as video:
         assert len(list(video.read())) == 4 and float(video.rate) == 5
+
+
+def test_a_video_without_frames_is_told(tiny: Path, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(DataError, match=r"none of the 1 images could be read; the first: .*a.avi' has no frames; repair or remove it"):
+        jdnas.predict(tiny, tmp_path / "a.avi", out=tmp_path / "out", quiet=True)
+    Image.fromarray(picture()).save(tmp_path / "b.png")
+    done = jdnas.predict(tiny, tmp_path, out=tmp_path / "out", quiet=True)
+    assert done.images == 1 and len(done.skipped) == 1 and "a.avi" in done.skipped[0]
 
 
 def test_the_rest_of_a_damaged_video_is_told(tiny: Path, tmp_path: Path) -> None:
