@@ -65,13 +65,13 @@ def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool,
     folder, config = open_run(run_dir, config, resume=resume)
     check_sources(config)
     cost, context = make_cost(config), load_context(config, folder)
-    begin_run(folder, config)
     plan = work_plan(context)
     images = contest.images or config.search.trials * plan.images["candidate"]
     _check_images(images, plan.images["candidate"])
     each = plan.candidate * images / max(1, plan.images["candidate"])
     progress = JobProgress(console, plan.base + plan.pool + each * len(contest.methods) * len(contest.seeds), quiet=quiet)
     with run_lock(folder), progress.running():
+        begin_run(folder, config)
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
         runs: list[Json] = []

@@ -149,12 +149,13 @@ def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> Detecto
 
 
 def data_folder(config: RunConfig, folder: RunFolder) -> Path:
-    """Return the folder of the run's data set; the synthetic one is made inside the run folder, which begins the run."""
+    """Return the folder of the run's data set; the synthetic one is made inside the run folder, which begins a new run."""
     if config.data != SHAPES:
         return Path(config.data)
     settings = config.data_settings
     root = folder.root / SHAPES
-    begin_run(folder, config)
+    if not folder.config_file.exists():
+        begin_run(folder, config)
     make_shapes(root, train=settings.shapes_train, val=settings.shapes_val, size=settings.shapes_size, seed=config.seed)
     return root
 

@@ -126,7 +126,7 @@ def train_in_rounds(
 def distill_context(
     config: RunConfig, run_dir: Path, student: Path, *, resume: bool, progress: JobProgress
 ) -> tuple[Context, Student]:  # fmt: skip
-    """Check all that was given and begin the run; the context is that of the student."""
+    """Check all that was given; the context is that of the student."""
     folder, config = open_run(run_dir, config, resume=resume)
     pupil, classes = read_student(student)
     with counting(progress.console, quiet=progress.quiet) as count:
@@ -142,12 +142,13 @@ def distill_alone(
     context, pupil = distill_context(config, run_dir, student, resume=resume, progress=progress)
     teacher_of_round = open_teacher(context, teacher, pupil.spec)
     check_pair(pupil.spec, teacher_of_round(0)[1].spec)
-    begin_run(context.folder, config)
-    _hold_to_first_request(run_dir / "request.json", {"student": str(student), "teacher": teacher, "method": method, "rounds": rounds})
+    asked = {"student": str(student), "teacher": teacher, "method": method, "rounds": rounds}
     settings = context.config.candidate_train
     steps = rounds * steps_of(settings.epochs, len(context.train.records), settings.batch)
     progress.planned = steps + 1.0
     with run_lock(context.folder), progress.running():
+        _hold_to_first_request(run_dir / "request.json", asked)
+        begin_run(context.folder, config)
         before = evaluate_detector(context, pupil.spec, pupil.state, context.base_size_hw)
         progress.say(f"student before: AP {before.ap:.3f} (AP50 {before.ap50:.3f}); {rounds} x {steps // rounds} steps")
         _, done = train_in_rounds(

@@ -56,27 +56,26 @@ def optimize(
     check_target(config)
     cost = make_cost(config)
     check_placement(placement, config)
-    context = _begin(config, run_dir, resume, console, quiet)
+    context = _checked(config, run_dir, resume, console, quiet)
     plan = work_plan(context)
     progress = JobProgress(console, plan.total, quiet=quiet)
     _announce(context, plan, progress)
-    if config.estimate_first and not has_detector(context.folder.base):
-        with counting(console, quiet=quiet) as count:
-            expected = estimate_of(context, count)
-        progress.say("\n".join([expected.line(), *(f"  {note}" for note in expected.notes)]))
-    with run_lock(context.folder), progress.running(), context.scalars:
-        base_state = ensure_base(context, progress, plan.base)
-        pool = ensure_pool(context, base_state, progress, plan.pool)
-        result = _search(context, pool, cost, progress, plan, placement)
-        student = _choose(config, result.history, progress)
-        if student.number:
-            bring_home(placement, context, context.folder.candidate(student.number))
-        weights, objective = _student_weights(context, student, base_state), search_objective(context, cost)
-        final = polish(context, pool, student, weights, objective, progress, plan.polish)
-        images = result.history.lineage_images(student.number) + final.images
-        control = ensure_control(context, images, base_state, progress, plan.control)
-        with progress.stage("Export, parity check, benchmark, report", plan.delivery):
-            return _deliver_and_report(context, result, final, control, base_state, command, progress, placement, plan.delivery)
+    with run_lock(context.folder):
+        begin_run(context.folder, config)
+        _say_estimate(context, progress, console, quiet)
+        with progress.running(), context.scalars:
+            base_state = ensure_base(context, progress, plan.base)
+            pool = ensure_pool(context, base_state, progress, plan.pool)
+            result = _search(context, pool, cost, progress, plan, placement)
+            student = _choose(config, result.history, progress)
+            if student.number:
+                bring_home(placement, context, context.folder.candidate(student.number))
+            weights, objective = _student_weights(context, student, base_state), search_objective(context, cost)
+            final = polish(context, pool, student, weights, objective, progress, plan.polish)
+            images = result.history.lineage_images(student.number) + final.images
+            control = ensure_control(context, images, base_state, progress, plan.control)
+            with progress.stage("Export, parity check, benchmark, report", plan.delivery):
+                return _deliver_and_report(context, result, final, control, base_state, command, progress, placement, plan.delivery)
 
 
 def run_until(
@@ -90,13 +89,14 @@ def run_until(
         return
     cost = make_cost(config) if step == "search" else None
     check_placement(placement, config)
-    context = _begin(config, run_dir, resume, console, quiet)
+    context = _checked(config, run_dir, resume, console, quiet)
     plan = work_plan(context)
     parts = {"base": plan.base, "pool": plan.pool, "search": plan.candidate * plan.candidates}
     wanted = list(parts)[: list(parts).index(step) + 1]
     progress = JobProgress(console, sum(parts[name] for name in wanted), quiet=quiet)
     _announce(context, plan, progress)
     with run_lock(context.folder), progress.running(), context.scalars:
+        begin_run(context.folder, config)
         context = with_team(context, devices, nodes)
         base_state = ensure_base(context, progress, plan.base)
         if "pool" in wanted:
@@ -109,14 +109,12 @@ def run_until(
             _search(context, pool, cost, progress, plan, placement)
 
 
-def _begin(config: RunConfig, run_dir: Path, resume: bool, console: Console, quiet: bool) -> Context:
-    """Check all that was given, and only then write the run's settings."""
+def _checked(config: RunConfig, run_dir: Path, resume: bool, console: Console, quiet: bool) -> Context:
+    """Check all that was given."""
     folder, config = open_run(run_dir, config, resume=resume)
     check_sources(config)
     with counting(console, quiet=quiet) as count:
-        context = load_context(config, folder, count)
-    begin_run(folder, config)
-    return context
+        return load_context(config, folder, count)
 
 
 def _search(context: Context, pool: TeacherPool, cost: Cost, progress: JobProgress, plan: WorkPlan, placement: Placement) -> SearchResult:
@@ -145,6 +143,15 @@ def _announce(context: Context, plan: WorkPlan, progress: JobProgress) -> None:
     images = plan.images
     progress.say(f"plan: base {images['base']} images, pool {images['pool']}, up to {plan.candidates} candidates "
                  f"of {images['candidate']} images each")  # fmt: skip
+
+
+def _say_estimate(context: Context, progress: JobProgress, console: Console, quiet: bool) -> None:
+    """Measure and say what a run without a base will take, where the settings ask for it."""
+    if not context.config.estimate_first or has_detector(context.folder.base):
+        return
+    with counting(console, quiet=quiet) as count:
+        expected = estimate_of(context, count)
+    progress.say("\n".join([expected.line(), *(f"  {note}" for note in expected.notes)]))
 
 
 def _choose(config: RunConfig, history: History, progress: JobProgress) -> Trial:

@@ -90,7 +90,8 @@ def open_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder,
     """Return the run folder and the settings that hold in it.
 
     A resumed run may get other budgets, another device and other artifacts (`MAY_CHANGE`), and nothing else.
-    Nothing is written. A ConfigError says that the folder is in use, or which settings differ from those that it was begun with.
+    Nothing is written, nor is the folder held (`run_lock`). A ConfigError says that it holds a run and `resume` is not set, that it holds
+    something else, or which settings differ from those that the run was begun with.
     """
     folder = RunFolder(root)
     if root.exists() and not root.is_dir():
@@ -120,7 +121,10 @@ def run_lock(folder: RunFolder) -> Iterator[None]:
 
 
 def begin_run(folder: RunFolder, config: RunConfig) -> None:
-    """Create the folder and write its settings; a search with another budget makes a student found before out of date."""
+    """Create the folder and write its settings; a search with another budget makes a student found before out of date.
+
+    To be called with the folder held, for what it changes may be another process's.
+    """
     if folder.config_file.exists():
         kept = _kept(folder)
         if kept == config:

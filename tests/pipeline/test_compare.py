@@ -9,14 +9,14 @@ import pytest
 
 from jdnas.errors import ConfigError
 from jdnas.models.complexity import multiply_adds
-from jdnas.pipeline import baselines, compare
+from jdnas.pipeline import baselines
 from jdnas.pipeline.arena import Arena, BranchFolder
 from jdnas.pipeline.baselines import METHODS, RandomWorkshop, UntaughtWorkshop
 from jdnas.pipeline.compare import Contest, ap_at, cell, markdown
 from jdnas.search.study import SearchStudy, sqlite_url
 from jdnas.training.checkpoint import load_detector
 from tests.pipeline.conftest import jdnas
-from tests.pipeline.tiny import Tiny, make_tiny
+from tests.pipeline.tiny import NANO, Tiny, make_tiny
 
 
 def cost(spec, size_hw) -> float:
@@ -137,9 +137,11 @@ def test_one_line_for_wrong_input(tmp_path: Path) -> None:
         assert not (tmp_path / "run").exists()
 
 
-def test_too_few_images_are_refused(tiny: Tiny) -> None:
-    with pytest.raises(ConfigError, match=r"4 images are less than one candidate trains on \(8\); give more with --images"):
-        compare._check_images(4, 8)
+def test_too_few_images_are_refused_before_anything_is_written(tiny: Tiny, tmp_path: Path) -> None:
+    data = tiny.context.folder.root / "shapes"
+    code, _, err = jdnas("compare", "--preset", NANO, "--data", data, "--images", 4, "--run-dir", tmp_path / "run")
+    assert code == 2 and "4 images are less than one candidate trains on (8); give more with --images" in err, err
+    assert not (tmp_path / "run").exists()
 
 
 def test_ap_at_a_cost_is_what_one_would_choose_and_not_what_turns_out_best() -> None:

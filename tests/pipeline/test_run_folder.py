@@ -4,7 +4,9 @@ import pytest
 
 from jdnas.config import RunConfig
 from jdnas.errors import CheckpointError, ConfigError
-from jdnas.pipeline.run_folder import RunFolder, begin_run, open_run
+from jdnas.pipeline.run_folder import RunFolder, begin_run, open_run, run_lock
+from tests.pipeline.conftest import jdnas
+from tests.pipeline.tiny import make_tiny
 
 CONFIG = RunConfig(base="r34", seed=3)
 
@@ -78,6 +80,20 @@ def test_another_budget_makes_results_out_of_date(begun: RunFolder) -> None:
     assert all(path.exists() for path in stale)
     begin_run(begun, changed(search={"trials": 7}))
     assert all(path.exists() for path in kept) and not any(path.exists() for path in stale)
+
+
+def test_a_run_that_another_process_works_in_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "run").context.folder
+    for path in (folder.summary, folder.student.with_suffix(".safetensors")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    weights = folder.base.with_suffix(".safetensors")
+    with run_lock(folder):
+        for command in ("optimize", "search", "compare", f"distill --student {weights} --teacher {weights}"):
+            code, _, err = jdnas(*command.split(), "--run-dir", folder.root, "--resume", "--set", "search.trials=40")
+            assert code == 2 and f"another process works in {folder.root}; stop it, wait for it, or choose another --run-dir" in err, err
+    assert {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file() and path.name != ".lock"} == before
 
 
 @pytest.mark.parametrize("text", ["base: [", "bse: r18\n", "- 1\n", ""])
