@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isclose
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -30,6 +31,7 @@ from jdnas.training.checkpoint import load_detector, read_json, write_json
 Json = dict[str, Any]
 PRUNE_TO = 0.7  # of the base's cost, where no joint search says what to prune to
 JOINT = ("joint", "joint-polish")
+PRUNES = ("prune-kd", "nas-prune-kd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool,
     """Run every method with every seed and return the table; `compare.json` and `compare.md` of the run folder keep it.
 
     Base and pool are trained first where they are not there, and their images count for nobody. A finished method and seed is not done
-    again, an unfinished one goes on. Choices are made on every other validation image; the figures are those of the rest.
+    again, an unfinished one goes on; a ConfigError says where either was made for other images or for another cost to prune to. Choices
+    are made on every other validation image; the figures are those of the rest.
     """
     folder, config = open_run(run_dir, config, resume=resume)
     check_sources(config)
@@ -109,13 +112,15 @@ def _one(
     """Run a method with a seed, or read what it came to."""
     root = context.folder.root / "compare" / f"{method}_{seed}"
     path, asked = root / "result.json", {"method": method, "seed": seed, "images_allowed": images}
+    if method in PRUNES:
+        asked["target_cost"] = target_cost
+    for kept in (path, root / "asked.json"):
+        if kept.is_file():
+            _check_same(asked, read_json(kept), root)
     if path.is_file():
-        kept = read_json(path)
-        if {key: kept.get(key) for key in asked} == asked:
-            progress.say("  done before")
-            return kept
-        before = kept.get("images_allowed")
-        raise ConfigError(f"{path} is of {before} images, now {images} are asked for; delete {root} or take a new --run-dir")
+        progress.say("  done before")
+        return read_json(path)
+    write_json(root / "asked.json", asked)
     own = replace(
         _half(context, 0), config=context.config.model_copy(update={"seed": seed}), folder=BranchFolder(root, context.folder)
     )  # fmt: skip
@@ -126,6 +131,17 @@ def _one(
     progress.say(f"  {method}, seed {seed}: AP {result['ap']:.3f}, H {result['score']:.4f} at {share}")
     write_json(path, result)
     return result
+
+
+def _check_same(asked: Json, kept: Json, root: Path) -> None:
+    """Raise a ConfigError that says by what an earlier result, or what was begun, differs from what is asked for now."""
+    for key, value in asked.items():
+        same = isclose(kept[key], value, rel_tol=1e-6) if key == "target_cost" else kept[key] == value
+        if not same:
+            raise ConfigError(
+                f"{root} was begun with {key}={kept[key]} (now {value}); give the same --images, --prune-to and methods as then, "
+                "delete that folder, or take a new --run-dir"
+            )
 
 
 def _judged(arena: Arena, judging: Context, found: Found) -> Json:

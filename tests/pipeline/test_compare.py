@@ -6,13 +6,16 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from rich.console import Console
 
 from jdnas.errors import ConfigError
 from jdnas.models.complexity import multiply_adds
-from jdnas.pipeline import baselines
+from jdnas.pipeline import baselines, compare
 from jdnas.pipeline.arena import Arena, BranchFolder
 from jdnas.pipeline.baselines import METHODS, RandomWorkshop, UntaughtWorkshop
 from jdnas.pipeline.compare import Contest, ap_at, cell, markdown
+from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.run_folder import RunFolder
 from jdnas.search.study import SearchStudy, sqlite_url
 from jdnas.training.checkpoint import load_detector
 from tests.pipeline.conftest import jdnas
@@ -121,7 +124,31 @@ def test_the_command_makes_a_table_and_does_nothing_twice(tmp_path: Path, monkey
     code, out, err = jdnas(*arguments, "--json")
     assert code == 0 and json.loads(out)["rows"] == table["rows"]
     code, _, err = jdnas(*(20 if value == 16 else value for value in arguments))
-    assert code == 2 and "is of 16 images, now 20 are asked for; delete" in err
+    assert code == 2 and "was begun with images_allowed=16 (now 20); give the same --images" in err
+    code, _, err = jdnas(*arguments, "--prune-to", 0.5)
+    assert code == 2 and f"prune-kd_0 was begun with target_cost={joint[0]['cost_at_base_size']}" in err and "delete that folder" in err
+
+
+def test_an_unfinished_method_is_held_to_what_it_was_begun_for(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = replace(tiny.context, folder=RunFolder(tmp_path))
+
+    def one(method: str, target_cost: float, images: int = 16) -> None:
+        monkeypatch.setitem(METHODS, method, interrupted)
+        compare._one(context, tiny.pool, cost, method, 0, images, target_cost, JobProgress(Console(), 1.0, quiet=True))
+
+    def interrupted(arena: Arena) -> None:
+        raise KeyboardInterrupt
+
+    for again in (0.7e6 * (1 + 1e-9), 0.7e6):
+        with pytest.raises(KeyboardInterrupt):
+            one("prune-kd", again)
+    with pytest.raises(ConfigError, match=r"prune-kd_0 was begun with target_cost=700000\.0 \(now 500000\.0\); give the same"):
+        one("prune-kd", 0.5e6)
+    with pytest.raises(ConfigError, match=r"begun with images_allowed=16 \(now 24\)"):
+        one("prune-kd", 0.7e6, images=24)
+    for unneeded in (0.7e6, 0.5e6):
+        with pytest.raises(KeyboardInterrupt):
+            one("joint", unneeded)
 
 
 def test_one_line_for_wrong_input(tmp_path: Path) -> None:
