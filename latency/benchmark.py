@@ -30,9 +30,8 @@ try:
     from latency.busy import begin_watch, disturbances, end_watch, look_around
     from latency.comparison import compare_turns
     from latency.decoding import image_files, with_decoding
-    from latency.device_lock import exclusive_device
+    from latency.device_lock import held_device
     from latency.footprint import peak_memory_mib
-    from latency.gpus import locked_clocks
     from latency.here import check_here
     from latency.machine import provenance
     from latency.profiling import check_profiler, profile_engine
@@ -79,7 +78,7 @@ def benchmark(
         check_profiler(where)
     files = image_files(images) if images else []
     gpu = where.processor == "gpu"
-    with exclusive_device(where.processor), locked_clocks(where.clocks.graphics_mhz if where.clocks else None), ExitStack() as stack:
+    with held_device(where), ExitStack() as stack:
         subjects = _open(paths, where, sweep, stack)
         if compare and len(subjects) != 2:
             raise ConfigError(f"--compare takes two subjects at one size and batch each, got {len(subjects)}")

@@ -10,8 +10,17 @@ from filelock import FileLock, Timeout
 
 from export.runtimes import Processor
 from jdnas.errors import TargetError
+from latency.gpus import locked_clocks
+from latency.targets import Target
 
 DEFAULT_TIMEOUT_S = 600.0
+
+
+@contextmanager
+def held_device(target: Target) -> Iterator[None]:
+    """Hold the target's device for measurements, at the clocks that the target asks for."""
+    with exclusive_device(target.processor), locked_clocks(target.clocks.graphics_mhz if target.clocks else None):
+        yield
 
 
 @contextmanager

@@ -51,4 +51,4 @@ def same_machine(known: Mapping[str, Any], here: Mapping[str, Any], what: str) -
             continue
         if known.get(key) != here.get(key):
             raise TargetError(f"{what} was measured with {key} {known.get(key)!r}, here it is {here.get(key)!r}; "
-                              "give another path or delete the table")  # fmt: skip
+                              "give another path or delete the file")  # fmt: skip

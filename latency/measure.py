@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -19,12 +18,11 @@ from jdnas.models.detector import build
 from latency.block_calls import COPIES, block_call, graph_of
 from latency.blocks import REST, Block, layer_family
 from latency.busy import look_around
-from latency.device_lock import exclusive_device
+from latency.device_lock import held_device
 from latency.exports import export_for, export_path
-from latency.gpus import locked_clocks
 from latency.here import check_here
 from latency.machine import provenance, same_machine
-from latency.plan import Case, TablePlan
+from latency.plan import Case, TablePlan, case_name
 from latency.subjects import noise
 from latency.tables import EngineRow, LatencyTable, check_target, read_table
 from latency.targets import Target
@@ -46,15 +44,15 @@ def measure_table(
     All that is missing comes first, so that an interrupted or short run is continued by the next one; what is left of the budget goes to
     rounds over the whole plan, until there were `ROUNDS` of them. A machine can be slow for minutes, longer than any one measurement
     looks at it, so the least of the rounds counts.
-    Exported engines are kept in `engines_dir`, and used where they are there. `on_progress` gets (done, planned, what). TargetError if
-    the runtime cannot run here or the table is of another machine.
+    Exported engines are kept in `engines_dir` (without one, until the end of the run), and used where they are there. `on_progress`
+    gets (done, planned, what). TargetError if the runtime cannot run here or the table is of another machine.
     """
     check_here(target)
     _check_precision(target)
-    with exclusive_device(target.processor), locked_clocks(target.clocks.graphics_mhz if target.clocks else None):
+    with held_device(target), tempfile.TemporaryDirectory() as temporary:
         table = _open(target, path, start)
         table.provenance["disturbances"] = look_around(target.processor == "gpu").warnings
-        _Run(table, target, path, clock() + budget_s, on_progress, clock, engines_dir).go(plan)
+        _Run(table, target, path, clock() + budget_s, on_progress, clock, engines_dir or Path(temporary)).go(plan)
     return table
 
 
@@ -91,21 +89,16 @@ def _prepare_one(task: Block | Case, target: Target, engines_dir: Path) -> None:
         if target.runtime != "aoti":  # compiled where it is measured
             graph_of(task, target, engines_dir)
     else:
-        PreparedEngine(task, target, engines_dir).close()
+        PreparedEngine(task, target, engines_dir)
 
 
 class PreparedEngine:
-    """A detector with random weights, exported once; each measurement is a session of its own.
+    """A detector with random weights, exported into `engines_dir` unless it is there; each measurement is a session of its own."""
 
-    The file is kept in `engines_dir` and used again; without one it goes with this object.
-    """
-
-    def __init__(self, case: Case, target: Target, engines_dir: Path | None = None) -> None:
+    def __init__(self, case: Case, target: Target, engines_dir: Path) -> None:
         self._target = target
-        self._folder = None if engines_dir else tempfile.TemporaryDirectory()
         spec, self._size_hw = case
-        stem = f"{spec.key}_{self._size_hw[1]}x{self._size_hw[0]}_b{target.batch}"
-        self._path = export_path(stem, engines_dir or Path(self._folder.name if self._folder else ""), target)
+        self._path = export_path(f"{case_name(case)}_b{target.batch}", engines_dir, target)
         if not self._path.is_file():
             classes = [str(label) for label in range(1, spec.num_classes + 1)]
             with torch.random.fork_rng(devices=[]):
@@ -119,7 +112,7 @@ class PreparedEngine:
             return steadiest(call, seconds=_ENGINE_SECONDS)
 
     def glance(self, seconds: float) -> Timing:
-        """Open a session, time it for so long and no longer, whatever disturbs it, and close it."""
+        """Open a session, time it once for about so long, whatever disturbs it, and close it."""
         with self._call() as call:
             return time_call(call, seconds=seconds)
 
@@ -132,22 +125,11 @@ class PreparedEngine:
         finally:
             session.close()
 
-    def close(self) -> None:
-        """Remove the file, where nobody asked to keep it."""
-        if self._folder is not None:
-            self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
 
 def measure_engine(case: Case, target: Target, engines_dir: Path | None = None) -> Timing:
     """Export a detector with random weights and measure it whole."""
-    with PreparedEngine(case, target, engines_dir) as engine:
-        return engine.measure()
+    with tempfile.TemporaryDirectory() as temporary:
+        return PreparedEngine(case, target, engines_dir or Path(temporary)).measure()
 
 
 def probe(target: Target) -> dict[str, Any]:
@@ -186,7 +168,7 @@ def in_turns(blocks: Sequence[Block], engines: Sequence[Case]) -> list[Block | C
 class _Run:
     def __init__(
         self, table: LatencyTable, target: Target, path: Path, deadline: float, on_progress: OnProgress | None, clock: Clock,
-        engines_dir: Path | None,
+        engines_dir: Path,
     ) -> None:  # fmt: skip
         self.table, self.target, self.path, self.engines_dir = table, target, path, engines_dir
         self.deadline, self.on_progress, self.clock = deadline, on_progress, clock

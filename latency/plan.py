@@ -22,6 +22,12 @@ class TablePlan:
     engines: tuple[Case, ...]
 
 
+def case_name(case: Case) -> str:
+    """Return what tells a detector at a size from all others, in the names of files and in messages."""
+    spec, (height, width) = case
+    return f"{spec.key}_{width}x{height}"
+
+
 def plan_table(core: Sequence[Case], students: Sequence[Case], engines: Sequence[Case]) -> TablePlan:
     """Return the plan for a search space: its `core` (base and pool ends), random `students`, and the engines that correct the sum.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from jdnas.errors import TargetError
-from latency.device_lock import exclusive_device
+from latency.device_lock import held_device
 from latency.here import check_here
 from latency.targets import load_target
 
@@ -34,7 +34,7 @@ def repeat(engines: Sequence[Path], target_name: str, *, times: int, seconds: fl
     target = load_target(target_name)
     check_here(target)
     medians: list[list[float]] = [[] for _ in engines]
-    with exclusive_device(target.processor):
+    with held_device(target):
         for _ in range(times):
             for path, own in zip(engines, medians, strict=True):
                 own.append(_fresh(path, target_name, seconds))

@@ -28,19 +28,17 @@ class Sentinel:
     A virtual machine can be slow for minutes (threads wake up late there), which a measurement cannot see of itself.
     """
 
-    def __init__(self, case: Case, target: Target, engines_dir: Path | None) -> None:
+    def __init__(self, case: Case, target: Target, engines_dir: Path) -> None:
         self._case, self._target, self._folder = case, target, engines_dir
 
     def reading_of(self, case: Case) -> Reading:
         """Measure a case in a session of its own, with the sentinel on both sides."""
         before = self._look()
-        with PreparedEngine(case, self._target, self._folder) as engine:
-            ms = round(engine.measure().median_ms, 5)
+        ms = round(PreparedEngine(case, self._target, self._folder).measure().median_ms, 5)
         return Reading(ms, max(before, self._look()))
 
     def _look(self) -> float:
-        with PreparedEngine(self._case, self._target, self._folder) as engine:
-            return round(engine.glance(_SENTINEL_SECONDS).median_ms, 5)
+        return round(PreparedEngine(self._case, self._target, self._folder).glance(_SENTINEL_SECONDS).median_ms, 5)
 
 
 def undisturbed(readings: Readings) -> dict[Case, tuple[float, ...]]:

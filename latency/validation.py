@@ -1,7 +1,8 @@
 """Whether a table can be trusted: predictions against engines that nothing was fitted to."""
 
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,11 +18,11 @@ from jdnas.models.complexity import multiply_adds
 from jdnas.spec import DetectorSpec
 from latency.blocks import SizeHW
 from latency.busy import look_around
-from latency.device_lock import exclusive_device
+from latency.device_lock import held_device
 from latency.here import check_here
 from latency.machine import same_machine
 from latency.measure import probe
-from latency.plan import Case
+from latency.plan import Case, case_name
 from latency.predictor import Predictor
 from latency.sentinel import Reading, Readings, Sentinel, undisturbed
 from latency.tables import LatencyTable
@@ -100,37 +101,52 @@ def validate(
     """Measure the engines of `cases` that the table was not fitted to, in several rounds over all of them, and predict them.
 
     Each measurement is a session of its own. Engines that slow spells of the machine met in most rounds are measured again while there
-    is time. What was measured is kept in `path` and not measured again; predictions are made anew. TargetError where the table is of
-    another machine or too few engines fit into the budget.
+    is time. What was measured is kept in `path` and not measured again; predictions are made anew. TargetError where the table or what
+    was kept is of another machine or beside another sentinel, the table knows all of the engines, or too few fit into the budget.
     """
     check_here(target)
     fitted = {(row.spec, row.size_hw) for row in table.engines}
     wanted = [case for case in cases if case not in fitted]
+    if not wanted:
+        raise TargetError(f"the table of {target.name!r} was fitted to all of the {len(cases)} engines; ask for more with --count")
     predictor = Predictor(table)
     deadline = clock() + budget_s
-    with exclusive_device(target.processor):
+    with held_device(target), tempfile.TemporaryDirectory() as temporary:
         here = probe(target)
         same_machine(table.provenance, here, f"the table of {target.name!r}")
-        readings, facts = _kept(path, target.name)
-        quiet = look_around(target.processor == "gpu")
-        facts = facts or {**here, "disturbances": quiet.warnings}
-        sentinel = Sentinel(min(wanted, key=lambda case: multiply_adds(*case)), target, engines_dir)
-        total, done = _ROUNDS * len(wanted), 0
-        for turn in count():
-            for case in _of_turn(turn, wanted, readings):
-                if len(readings.get(case, ())) <= turn:
-                    if clock() >= deadline:
-                        break
-                    readings[case] = (*readings.get(case, ()), sentinel.reading_of(case))
-                    _save(path, target.name, readings, facts)
-                done += 1
-                if on_progress:
-                    on_progress(min(done, total), total, "engine")
-            else:
-                if _of_turn(turn + 1, wanted, readings):
-                    continue
-            break
+        readings, known = _kept(path, target.name)
+        smallest = min(wanted, key=lambda case: multiply_adds(*case))
+        facts = _facts(known, here, case_name(smallest), path) | {"disturbances": look_around(target.processor == "gpu").warnings}
+        sentinel = Sentinel(smallest, target, engines_dir or Path(temporary))
+        total = _ROUNDS * len(wanted)
+        for done, (turn, case) in enumerate(_in_turns(wanted, readings), start=1):
+            if len(readings.get(case, ())) <= turn:
+                if clock() >= deadline:
+                    break
+                readings[case] = (*readings.get(case, ()), sentinel.reading_of(case))
+                _save(path, target.name, readings, facts)
+            if on_progress:
+                on_progress(min(done, total), total, "engine")
     return _validated(target.name, wanted, readings, predictor, facts, path)
+
+
+def _facts(known: dict[str, Any], here: dict[str, Any], sentinel: str, path: Path) -> dict[str, Any]:
+    """Return what readings are taken on and beside which engine; TargetError where those that were kept were taken on or beside others."""
+    if known:
+        same_machine(known, here, f"validation {path}")
+        if known.get("sentinel") != sentinel:
+            raise TargetError(f"validation {path} was measured beside the engine {known.get('sentinel')!r}, here the smallest is "
+                              f"{sentinel!r}; give another --out")  # fmt: skip
+    return {**here, **known, "sentinel": sentinel}
+
+
+def _in_turns(wanted: Sequence[Case], readings: Readings) -> Iterator[tuple[int, Case]]:
+    """Yield what to measure with the number of its turn, as long as there is a reason to; `readings` grow meanwhile."""
+    for turn in count():
+        cases = _of_turn(turn, wanted, readings)
+        if not cases:
+            return
+        yield from ((turn, case) for case in cases)
 
 
 def _of_turn(turn: int, wanted: Sequence[Case], readings: Readings) -> list[Case]:

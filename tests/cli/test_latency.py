@@ -95,16 +95,13 @@ def test_measure_validate_adapt(jdnas, tmp_path: Path, monkeypatch: pytest.Monke
         def measure(self) -> Timing:
             return engine_ms(self.case)
 
-        def __enter__(self) -> "Engine":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
+        def glance(self, seconds: float) -> Timing:
+            return engine_ms(self.case)
 
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr("latency.measure.measure_block", lambda block, *_: timed(block.sizes))
     monkeypatch.setattr("latency.measure.measure_engine", lambda case, *_: engine_ms(case))
-    monkeypatch.setattr("latency.validation.PreparedEngine", Engine)
+    monkeypatch.setattr("latency.sentinel.PreparedEngine", Engine)
     space = ("--base", "r18", "--preset", NANO, "--size", "64x64")
     out = jdnas("latency", "measure", *space, "--engines", "6", "--budget", "1h").out
     assert "and 6 engines in" in out

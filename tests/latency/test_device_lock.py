@@ -1,9 +1,12 @@
 import threading
+from contextlib import nullcontext
 
 import pytest
 
 from jdnas.errors import TargetError
-from latency.device_lock import exclusive_device
+from latency import device_lock
+from latency.device_lock import exclusive_device, held_device
+from latency.targets import Clocks, Target
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +45,13 @@ def test_released_after_an_error():
         raise KeyError
     with exclusive_device("cpu", timeout_s=0.1):
         pass
+
+
+def test_a_held_device_has_the_targets_clocks(monkeypatch):
+    held = []
+    monkeypatch.setattr(device_lock, "locked_clocks", lambda mhz: held.append(mhz) or nullcontext())
+    board = Target(name="board", device="GPU", runtime="ort-cuda", clocks=Clocks(graphics_mhz=1380))
+    with held_device(board), held_device(Target(name="cpu", device="cpu", runtime="ort-cpu")):
+        assert held == [1380, None]
+        with pytest.raises(TargetError, match="holds the gpu"), exclusive_device("gpu", timeout_s=0.1):
+            pass

@@ -168,13 +168,16 @@ def test_engines_are_exported_once(spec, tmp_path, monkeypatch):
 
     monkeypatch.setattr(measure, "export_for", export)
     for _ in range(2):
-        with PreparedEngine((spec, (64, 96)), CPU, tmp_path):
-            pass
+        PreparedEngine((spec, (64, 96)), CPU, tmp_path)
     assert [path.name for path in exported] == [f"{spec.key}_96x64_b1.onnx"]
-    assert exported[0].exists()
-    with PreparedEngine((spec, (64, 96)), CPU):
-        pass
-    assert len(exported) == 2 and not exported[1].exists()
+
+
+def test_engines_are_exported_once_a_run_also_where_no_folder_is_named(measured, plan, tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.setattr(measure, "measure_engine", lambda case, target, folder: folders.append(folder) or Timing(9.0, 9.0, 9.1, 5))
+    measure_table(CPU, TablePlan(plan.blocks[:2], plan.engines[:2]), budget_s=1e9, path=tmp_path / "table.json")
+    assert len(folders) == 2 * measure.ROUNDS and len(set(folders)) == 1
+    assert not folders[0].exists()
 
 
 def test_prepare_exports_rests_and_engines_and_measures_nothing(measured, plan, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from jdnas.errors import TargetError
 from jdnas.presets import scale_backbone
 from jdnas.report.scatter import scatter_svg
 from latency import measure, sentinel, validation
+from latency.plan import case_name
 from latency.predictor import Predictor
 from latency.tables import EngineRow
 from latency.targets import load_target
@@ -59,12 +60,6 @@ def machine(monkeypatch, table, by_formula, tmp_path):
         def took(self, ms):
             ms += 5.0 if len(log) in log.slow else 0.0
             return Timing(ms, ms, ms, 5)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
 
     monkeypatch.setattr(sentinel, "PreparedEngine", Engine)
     return log
@@ -147,6 +142,58 @@ def test_a_table_of_another_machine_is_not_validated_here(machine, table, studen
     monkeypatch.setattr(validation, "probe", lambda target: {**table.provenance, "cpu": "another"})
     with pytest.raises(TargetError, match="the table of 'cpu-ort' was measured with cpu 'test', here it is 'another'"):
         validate(CPU, table, students, budget_s=1, path=tmp_path / "v.json")
+
+
+@pytest.fixture
+def kept(machine, table, students, tmp_path):
+    """The file of a whole validation of all students but the smallest."""
+    path = tmp_path / "v.json"
+    validate(CPU, table, students[:-2], budget_s=1e9, path=path)
+    return path
+
+
+def test_readings_beside_another_sentinel_are_refused(kept, table, students):
+    smallest, other = (case_name(students[index]) for index in (-2, 2))
+    with pytest.raises(TargetError, match=f"measured beside the engine '{other}', here the smallest is '{smallest}'; give another --out"):
+        validate(CPU, table, students, budget_s=1e9, path=kept)
+
+
+@pytest.mark.parametrize(("key", "value"), [("cpu", "another"), ("threads", 99), ("runtime_version", "0.1")])
+def test_readings_of_another_machine_are_refused(kept, table, students, key, value):
+    data = json.loads(kept.read_text())
+    data["provenance"][key] = value
+    kept.write_text(json.dumps(data))
+    with pytest.raises(TargetError, match=f"validation .*v.json was measured with {key} {value!r}, here it is"):
+        validate(CPU, table, students[:-2], budget_s=1e9, path=kept)
+
+
+def test_the_disturbances_of_today_are_kept(kept, table, students, monkeypatch):
+    monkeypatch.setattr(validation, "look_around", lambda gpu: SimpleNamespace(warnings=["a neighbour"]))
+    assert validate(CPU, table, students[:-2], budget_s=0, path=kept).provenance["disturbances"] == ["a neighbour"]
+    assert json.loads(kept.read_text())["provenance"]["sentinel"] == case_name(students[2])
+
+
+def test_a_table_that_knows_all_engines_is_not_validated(machine, table, students, tmp_path):
+    table.engines += [EngineRow(*case, Timing(1.0, 1.0, 1.0, 5)) for case in students]
+    with pytest.raises(TargetError, match="the table of 'cpu-ort' was fitted to all of the 6 engines; ask for more with --count"):
+        validate(CPU, table, students, budget_s=1, path=tmp_path / "v.json")
+
+
+def test_engines_are_exported_once_also_where_no_folder_is_named(table, students, tmp_path, monkeypatch):
+    exported = []
+
+    def export(target, spec, state, *, path, **_):
+        exported.append(path)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(validation, "probe", lambda target: dict(table.provenance))
+    monkeypatch.setattr(measure, "export_for", export)
+    monkeypatch.setattr(measure, "open_session", lambda *_, **__: SimpleNamespace(bind=lambda feeds: None, close=lambda: None))
+    for name in ("steadiest", "time_call"):
+        monkeypatch.setattr(measure, name, lambda call, *, seconds: Timing(1.0, 1.0, 1.0, 5))
+    validate(CPU, table, students[2:], budget_s=1e9, path=tmp_path / "v.json")
+    assert len(exported) == len(students[2:]) and not any(path.exists() for path in exported)
 
 
 def test_every_measurement_is_a_session_of_its_own(spec, monkeypatch, tmp_path):
