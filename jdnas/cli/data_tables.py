@@ -26,7 +26,7 @@ def _findings(report: DataReport) -> Table:
     for column in ("", "split", "what", "files"):
         table.add_column(column, overflow="fold")
     for finding in report.findings:
-        more = f", ... ({len(finding.files)})" if len(finding.files) > _SHOWN_FILES else ""
+        more = f", ... ({len(finding.files)} in check.json)" if len(finding.files) > _SHOWN_FILES else ""
         style, files = _STYLES[finding.severity], ", ".join(finding.files[:_SHOWN_FILES]) + more
         table.add_row(f"[{style}]{finding.severity}[/{style}]", finding.split, escape(finding.message), escape(files))
     return table

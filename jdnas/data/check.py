@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jdnas.data.coco import check_splits, load_split
-from jdnas.data.duplicates import Pair, fingerprints, pairs_between, pairs_within
+from jdnas.data.duplicates import Pairs, fingerprints, pairs_between, pairs_within
 from jdnas.data.facts import SplitFacts, facts, objects_of
-from jdnas.data.records import DetectionSet, Record, Split
+from jdnas.data.records import DetectionSet, Record, Split, name_in
 from jdnas.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
@@ -46,7 +46,10 @@ RULES: dict[str, tuple[Severity, str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something worth knowing: an error makes training stop or leave it out, a warning a worse or flattered result."""
+    """Something worth knowing: an error makes training stop or leave it out, a warning a worse or flattered result.
+
+    `files` are the images behind it, named from the data folder on, or the surest pairs of them; `count` is of all.
+    """
 
     severity: Severity
     code: str
@@ -136,10 +139,7 @@ def _of_split(data: DetectionSet) -> list[Finding]:
         for code, count in odd_boxes(record).items():
             if count:
                 counts[code] += count
-                files.setdefault(code, []).append(record.path.name)
-    for code in ("missing_images", "unreadable_images"):
-        if counts[code]:
-            files[code] = list(data.unreadable)
+                files.setdefault(code, []).append(name_in(data.root, record.path))
     return [
         Finding(severity, code, data.split, counts[code], f"{what}: {counts[code]}; {so}", tuple(files.get(code, ())))
         for code, (severity, what, so) in RULES.items()
@@ -183,23 +183,24 @@ def _of_duplicates(sets: dict[Split, DetectionSet], on_progress: OnProgress | No
     }
     findings = []
     if len(seen) == len(SPLITS):
-        between = pairs_between(seen["train"], seen["val"])
-        findings += _leaks([pair for pair in between if pair.exact], "same_image_in_both_splits", "that are the same file in train and val")
-        findings += _leaks([pair for pair in between if not pair.exact], "like_image_in_both_splits", "that look alike in train and val")
+        same, alike = pairs_between(seen["train"], seen["val"])
+        root = sets["train"].root
+        findings += _leaks(same, root, "same_image_in_both_splits", "that are the same file in train and val")
+        findings += _leaks(alike, root, "like_image_in_both_splits", "that look alike in train and val")
     for split, files in seen.items():
         within = pairs_within(files)
-        if within:
-            text = f"pairs of images that are the same or look alike within {split}: {len(within)}"
-            findings.append(Finding("note", "like_images_within_split", split, len(within), text, _names(within)))
+        if within.count:
+            text = f"pairs of images that are the same or look alike within {split}: {within.count}"
+            findings.append(Finding("note", "like_images_within_split", split, within.count, text, _names(within, sets[split].root)))
     return findings
 
 
-def _leaks(pairs: list[Pair], code: str, words: str) -> list[Finding]:
-    if not pairs:
+def _leaks(pairs: Pairs, root: Path, code: str, words: str) -> list[Finding]:
+    if not pairs.count:
         return []
-    text = f"pairs of images {words}: {len(pairs)}; they flatter validation figures"
-    return [Finding("warning", code, "both", len(pairs), text, _names(pairs))]
+    text = f"pairs of images {words}: {pairs.count}; they flatter validation figures"
+    return [Finding("warning", code, "both", pairs.count, text, _names(pairs, root))]
 
 
-def _names(pairs: list[Pair]) -> tuple[str, ...]:
-    return tuple(f"{pair.first.name} = {pair.second.name}" for pair in pairs)
+def _names(pairs: Pairs, root: Path) -> tuple[str, ...]:
+    return tuple(f"{name_in(root, pair.first)} = {name_in(root, pair.second)}" for pair in pairs.named)

@@ -11,7 +11,7 @@ from typing import get_args
 from jdnas.data.annotations import Entry, is_int, record
 from jdnas.data.images import image_size_hw
 from jdnas.data.layouts import read_layout
-from jdnas.data.records import DetectionSet, Record, Split
+from jdnas.data.records import DetectionSet, Record, Split, name_in
 from jdnas.errors import DataError, unknown_name
 
 __all__ = ["DetectionSet", "Record", "Split", "check_splits", "image_ids", "load_split"]
@@ -41,13 +41,14 @@ def load_split(root: Path, split: Split, on_image: Callable[[int, int], None] | 
     categories = _categories(document["categories"], annotations_path)
     problems: Counter[str] = Counter()
     boxes = _boxes_of_images(document["annotations"], image_ids(document["images"], annotations_path), problems)
-    images, skipped = _readable_images(document["images"], root, annotations_path, split, problems, on_image)
+    flawed: dict[str, list[str]] = {}
+    images, skipped = _readable_images(document["images"], root, annotations_path, split, problems, flawed, on_image)
     labels = {category_id: label for label, category_id in enumerate(categories, start=1)}
-    records, flawed = _records(images, boxes, labels, problems)
+    records = _records(images, root, boxes, labels, problems, flawed)
     data = DetectionSet(
         name=root.resolve().name, root=root, split=split, classes=tuple(categories.values()), category_ids=tuple(categories),
         records=records, problems={reason: problems[reason] for reason in sorted(problems) if problems[reason]},
-        unreadable=skipped, flawed=flawed,
+        unreadable=skipped, flawed={reason: tuple(names) for reason, names in flawed.items()},
     )  # fmt: skip
     if not any(len(r.labels) and not r.crowd.all() for r in records):
         found = f" ({data.problem_summary})" if data.problems else ""
@@ -56,17 +57,18 @@ def load_split(root: Path, split: Split, on_image: Callable[[int, int], None] | 
 
 
 def _records(
-    images: list[tuple[int, Path, tuple[int, int]]], boxes: dict[int, list[Entry]], labels: dict[int, int], problems: Counter[str]
-) -> tuple[tuple[Record, ...], dict[str, tuple[str, ...]]]:
-    """Return the records, and the names of the images whose boxes are counted in `problems`, by reason."""
-    records, flawed = [], dict[str, list[str]]()
+    images: list[tuple[int, Path, tuple[int, int]]], root: Path, boxes: dict[int, list[Entry]], labels: dict[int, int],
+    problems: Counter[str], flawed: dict[str, list[str]],
+) -> tuple[Record, ...]:  # fmt: skip
+    """Return the records; what is wrong with boxes is counted in `problems`, and their images are named in `flawed`, by reason."""
+    records = []
     for image_id, path, size_hw in images:
         own: Counter[str] = Counter()
         records.append(record(image_id, path, size_hw, boxes.get(image_id, []), labels, own))
         for reason in +own:
-            flawed.setdefault(reason, []).append(path.name)
+            flawed.setdefault(reason, []).append(name_in(root, path))
         problems.update(own)
-    return tuple(records), {reason: tuple(names) for reason, names in flawed.items()}
+    return tuple(records)
 
 
 def check_splits(train: DetectionSet, val: DetectionSet) -> None:
@@ -150,6 +152,7 @@ def _readable_images(
     annotations_path: Path,
     split: Split,
     problems: Counter[str],
+    flawed: dict[str, list[str]],
     on_image: Callable[[int, int], None] | None = None,
 ) -> tuple[list[tuple[int, Path, tuple[int, int]]], tuple[str, ...]]:
     """Return (image id, file, size_hw) of every image that decodes, and the names of the others."""
@@ -172,7 +175,9 @@ def _readable_images(
     for entry, path in zip(entries, paths, strict=True):
         size_hw = sizes[path] if path else None
         if path is None or size_hw is None:
-            problems["missing_images" if path is None else "unreadable_images"] += 1
+            reason = "missing_images" if path is None else "unreadable_images"
+            problems[reason] += 1
+            flawed.setdefault(reason, []).append(entry["file_name"] if path is None else name_in(root, path))
             skipped.append(entry["file_name"])
             continue
         problems["size_mismatches"] += (entry.get("height", size_hw[0]), entry.get("width", size_hw[1])) != size_hw

@@ -6,7 +6,7 @@ copies that were scaled, recompressed or recoloured. It does not recognise crops
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +20,9 @@ _SIDE = 16
 BITS = _SIDE * _SIDE
 ALIKE_BITS = 16  # of 256; unrelated photographs differ in about half of them
 _FLAT = 4.0  # grey levels; a picture without any contrast has a hash of noise
-_ROWS = 2048  # rows of the comparison that are in memory at a time
+_ROWS = 256  # rows of the comparison that are in memory at a time
+_SAME = -1  # in place of a distance: the same bytes
+MOST_NAMED = 1000  # of frames of a camera that does not move, nearly all pairs are alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,14 @@ class Pair:
     second: Path
     exact: bool
     distance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """How many pairs there are, and at most `MOST_NAMED` of them, the surest first."""
+
+    count: int
+    named: tuple[Pair, ...]
 
 
 def difference_hash(image: Image.Image) -> NDArray[np.bool_] | None:
@@ -71,32 +81,54 @@ def fingerprints(paths: Sequence[Path], on_file: Callable[[int, int], None] | No
     return found
 
 
-def pairs_between(first: Sequence[Fingerprint], second: Sequence[Fingerprint], alike_bits: int = ALIKE_BITS) -> list[Pair]:
-    """Return every pair of an image of `first` and one of `second` that are the same or look alike, the surest first."""
-    by_hash: dict[str, list[Fingerprint]] = {}
-    for one in second:
-        by_hash.setdefault(one.sha256, []).append(one)
-    exact = [Pair(a.path, b.path, True, 0) for a in first for b in by_hash.get(a.sha256, ())]
-    known = {(pair.first, pair.second) for pair in exact}
-    alike = [pair for pair in _alike(first, second, alike_bits) if (pair.first, pair.second) not in known]
-    return exact + sorted(alike, key=lambda pair: pair.distance)
+def pairs_between(first: Sequence[Fingerprint], second: Sequence[Fingerprint], alike_bits: int = ALIKE_BITS) -> tuple[Pairs, Pairs]:
+    """Return the pairs of an image of `first` and one of `second` that are the same file, and those that look alike and are not."""
+    same, alike = _Surest(), _Surest()
+    for found in _near(first, second, alike_bits):
+        is_same = found[:, 0] == _SAME
+        same.add(found[is_same])
+        alike.add(found[~is_same])
+    return same.pairs(first, second), alike.pairs(first, second)
 
 
-def pairs_within(files: Sequence[Fingerprint], alike_bits: int = ALIKE_BITS) -> list[Pair]:
-    """Return every pair of two images of one list that are the same or look alike, the surest first."""
-    place = {one.path: index for index, one in enumerate(files)}
-    return [pair for pair in pairs_between(files, files, alike_bits) if place[pair.first] < place[pair.second]]
+def pairs_within(files: Sequence[Fingerprint], alike_bits: int = ALIKE_BITS) -> Pairs:
+    """Return the pairs of two images of one list that are the same or look alike."""
+    every = _Surest()
+    for found in _near(files, files, alike_bits):
+        every.add(found[found[:, 1] < found[:, 2]])
+    return every.pairs(files, files)
 
 
-def _alike(first: Sequence[Fingerprint], second: Sequence[Fingerprint], alike_bits: int) -> list[Pair]:
-    rows, columns = ([one for one in side if one.bits is not None] for side in (first, second))
-    if not rows or not columns:
-        return []
-    # With bits as -1 and 1, the product of two hashes is 256 less twice their distance.
-    a, b = (np.array([one.bits for one in side], np.float32) * 2 - 1 for side in (rows, columns))
-    found = []
+class _Surest:
+    """Counts the pairs of `_near`, and keeps those with the least distances."""
+
+    def __init__(self) -> None:
+        self._count, self._kept = 0, np.zeros((0, 3), np.int32)
+
+    def add(self, found: NDArray[np.int32]) -> None:
+        self._count += len(found)
+        both = np.concatenate((self._kept, found))
+        self._kept = both[np.argsort(both[:, 0], kind="stable")[:MOST_NAMED]]
+
+    def pairs(self, first: Sequence[Fingerprint], second: Sequence[Fingerprint]) -> Pairs:
+        named = [Pair(first[i].path, second[j].path, distance == _SAME, max(distance, 0)) for distance, i, j in self._kept.tolist()]
+        return Pairs(self._count, tuple(named))
+
+
+def _near(first: Sequence[Fingerprint], second: Sequence[Fingerprint], alike_bits: int) -> Iterator[NDArray[np.int32]]:
+    """Yield, some rows of `first` at a time, `[pairs, 3]`: the distance (`_SAME` for the same bytes) and both places of each pair."""
+    numbers: dict[str, int] = {}
+    a, b = (np.array([numbers.setdefault(one.sha256, len(numbers)) for one in side], np.int64) for side in (first, second))
+    rows, columns = _signs(first), _signs(second)
     for start in range(0, len(a), _ROWS):
-        distances = (BITS - a[start : start + _ROWS] @ b.T) / 2
-        for i, j in np.argwhere(distances <= alike_bits):
-            found.append(Pair(rows[start + i].path, columns[j].path, False, int(distances[i, j])))
-    return found
+        part = slice(start, start + _ROWS)
+        distances = (BITS - rows[part] @ columns.T) / 2
+        distances[a[part, None] == b] = _SAME
+        i, j = np.nonzero(distances <= alike_bits)
+        yield np.stack((distances[i, j], i + start, j), axis=1).astype(np.int32)
+
+
+def _signs(files: Sequence[Fingerprint]) -> NDArray[np.float32]:
+    """Return bits as -1 and 1, so that the product of two hashes is 256 less twice their distance; NaN, near to nothing, without a hash."""
+    nothing = np.full(BITS, np.nan, np.float32)
+    return np.array([nothing if one.bits is None else one.bits * np.float32(2) - 1 for one in files], np.float32).reshape(-1, BITS)

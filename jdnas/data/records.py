@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 Split = Literal["train", "val"]
 
 
+def name_in(root: Path, path: Path) -> str:
+    """Return the name of an image of a data set: its path from the set's folder on, or all of it where it lies elsewhere."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """An image file and its boxes.
@@ -36,7 +41,7 @@ class DetectionSet:
     """One split of a data set; label `i` is `classes[i - 1]`, which the annotation file calls `category_ids[i - 1]`.
 
     problems: how many images and boxes were skipped or corrected, by reason; unreadable: the file names behind
-    `missing_images` and `unreadable_images`; flawed: the names of the images that have such boxes, by reason.
+    `missing_images` and `unreadable_images`; flawed: the images behind each reason, as `name_in` has it, missing ones as they are listed.
     """
 
     name: str

@@ -10,7 +10,7 @@ from rich.console import Console
 from jdnas.atomic import write_atomically
 from jdnas.data.check import DataReport, check_data, odd_boxes
 from jdnas.data.images import read_image
-from jdnas.data.records import Record
+from jdnas.data.records import DetectionSet, Record, name_in
 from jdnas.errors import ConfigError
 from jdnas.pipeline.progress import counting
 from jdnas.report.data_page import data_page
@@ -54,11 +54,11 @@ def _drawn(report: DataReport, count: int, seed: int) -> list[tuple[Pixels, str]
         reasons = {name: code for code, names in data.flawed.items() for name in names}
         for record in data.records:
             own = +odd_boxes(record)
-            code = reasons.get(record.path.name) or next(iter(own), "")
+            code = reasons.get(name_in(data.root, record.path)) or next(iter(own), "")
             (odd if code and code != "images_without_boxes" else plain).append((record, code))
         chosen = odd[: share // 2]
         chosen += random.Random(seed).sample(plain, min(len(plain), share - len(chosen)))
-        drawn += [(_picture(record, data.classes), _caption(data.split, record, code)) for record, code in chosen]
+        drawn += [(_picture(record, data.classes), _caption(data, record, code)) for record, code in chosen]
     return drawn
 
 
@@ -66,5 +66,5 @@ def _picture(record: Record, classes: tuple[str, ...]) -> Pixels:
     return draw_detections(read_image(record.path), record.boxes_xyxy, record.labels, None, classes, height=480)
 
 
-def _caption(split: str, record: Record, code: str) -> str:
-    return f"{split}: {record.path.name}{': ' + code.replace('_', ' ') if code else ''}"
+def _caption(data: DetectionSet, record: Record, code: str) -> str:
+    return f"{data.split}: {name_in(data.root, record.path)}{': ' + code.replace('_', ' ') if code else ''}"

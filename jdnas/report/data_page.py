@@ -40,7 +40,7 @@ def verdict(report: DataReport) -> list[str]:
 
 
 def _row(finding: Finding) -> dict[str, str]:
-    more = f", … ({len(finding.files)} in all)" if len(finding.files) > _SHOWN_FILES else ""
+    more = f", … ({len(finding.files)} in check.json)" if len(finding.files) > _SHOWN_FILES else ""
     files = ", ".join(finding.files[:_SHOWN_FILES]) + more
     return {
         "severity": finding.severity,

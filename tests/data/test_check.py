@@ -10,6 +10,7 @@ from jdnas.data.check import check_data, odd_boxes
 from jdnas.data.coco import load_split
 from jdnas.data.facts import facts
 from jdnas.errors import DataError
+from jdnas.pipeline.data_check import _drawn
 from tests.data.test_layouts import write_voc, write_yolo
 
 FINE = [(1, (5, 6, 10, 12)), (2, (30, 10, 20, 25))]
@@ -53,8 +54,9 @@ def test_every_flaw_is_counted_and_named(write_coco) -> None:
         "train duplicate_boxes": 1, "train contradicting_boxes": 2, "train images_without_boxes": 1,
     }  # fmt: skip
     files = {finding.code: finding.files for finding in report.findings}
-    assert files["unreadable_images"] == ("train0.png", "train1.png") and files["zero_size_boxes"] == ("train12.png",)
-    assert files["duplicate_boxes"] == ("train13.png",) and files["images_without_boxes"] == ("train14.png",)
+    assert files["unreadable_images"] == ("images/train0.png",) and files["missing_images"] == ("train1.png",)
+    assert files["zero_size_boxes"] == ("images/train12.png",)
+    assert files["duplicate_boxes"] == ("images/train13.png",) and files["images_without_boxes"] == ("images/train14.png",)
     assert {finding.code for finding in report.errors} == {
         "missing_images", "unreadable_images", "malformed_boxes", "unknown_category_boxes", "zero_size_boxes", "outside_boxes"
     }  # fmt: skip
@@ -94,8 +96,23 @@ def test_images_in_both_splits(write_coco) -> None:
     seen: list[str] = []
     report = check_data(root, lambda what, done, total: seen.append(what))
     assert counts(report) == {"both same_image_in_both_splits": 1} and report.errors == ()
-    assert report.findings[0].files == ("train3.png = val5.png",)
+    assert report.findings[0].files == ("images/train3.png = images/val5.png",)
     assert list(dict.fromkeys(seen)) == ["reading train images", "reading val images", "comparing train images", "comparing val images"]
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(write_coco) -> None:
+    root = many(write_coco, [FINE] * 2 + [[*FINE, (1, (500, 500, 10, 10))]], [FINE] * 2)
+    path = root / "annotations" / "train.json"
+    document = json.loads(path.read_text())
+    for index, entry in enumerate(document["images"]):
+        (root / "images" / f"cam{index}").mkdir()
+        (root / "images" / entry["file_name"]).rename(root / "images" / f"cam{index}" / "0001.png")
+        entry["file_name"] = f"cam{index}/0001.png"
+    path.write_text(json.dumps(document))
+    report = check_data(root)
+    assert {f.code: f.files for f in report.errors} == {"outside_boxes": ("images/cam2/0001.png",)}
+    captions = [caption for _, caption in _drawn(report, 6, 0) if "outside boxes" in caption]
+    assert captions == ["train: images/cam2/0001.png: outside boxes"]
 
 
 def test_histograms_by_hand(write_coco) -> None:
