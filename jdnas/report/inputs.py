@@ -108,10 +108,14 @@ def _read(path: Path) -> Json:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); write it anew with: jdnas report {path.parent}") from error
+        raise CheckpointError(f"{path} cannot be read ({error}); {_anew(path)}") from error
     if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(data).__name__}, expected an object")
+        raise CheckpointError(f"{path} holds a JSON {type(data).__name__}, expected an object; {_anew(path)}")
     return data
+
+
+def _anew(path: Path) -> str:
+    return f"write it anew with: jdnas optimize --run-dir {path.parent} --resume"
 
 
 def _candidate(row: Json) -> Candidate:
