@@ -128,8 +128,8 @@ def compare_methods(
 ) -> dict[str, Any]:  # fmt: skip
     """Run search methods from one base and pool, trained with `seed`, on equal training images; return the table with all runs.
 
-    `methods` are of joint, prune-kd, nas-prune-kd, nas and random; each runs once for each of `seeds` on `images` training images, by
-    default those of `trials` candidates. `prune_to` is the share of the base's cost that pipelines prune to.
+    `methods` are of joint, joint-polish, prune-kd, nas-prune-kd, nas and random; each runs once for each of `seeds` on `images` training
+    images, by default those of `trials` candidates. `prune_to` is the share of the base's cost that pipelines prune to.
     """
     given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
     config = run_config(given, preset=preset, settings=settings, resumed=_resumed(run_dir, resume), goals=Goals(trials))

@@ -10,7 +10,7 @@ from jdnas.cli.output import AsJson, Output, Quiet
 from jdnas.cli.run_commands import Base, Data, Device, Override, Preset, Resume, RunDir, TargetName, Weights, overrides, resumable
 from jdnas.errors import ConfigError, unknown_name
 
-Methods = Annotated[str, typer.Option(help="Of joint, prune-kd, nas-prune-kd, nas and random, separated by commas.")]
+Methods = Annotated[str, typer.Option(help="Of joint, joint-polish, prune-kd, nas-prune-kd, nas and random, separated by commas.")]
 Equal = Annotated[str, typer.Option(help="What every method gets as much of: images (training images; base and pool count for nobody).")]
 Seeds = Annotated[str, typer.Option(help="Seeds of the methods: 0,1,2 or 0 1 2. The base and the pool are those of --base-seed for all.")]
 

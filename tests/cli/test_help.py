@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -43,3 +44,12 @@ def test_help_shows_an_example(jdnas, command: str) -> None:
 
 def test_no_arguments_show_help(jdnas) -> None:
     assert "optimize" in jdnas().out
+
+
+def test_every_method_of_compare_is_named() -> None:
+    import jdnas
+    from jdnas.cli.compare_commands import Methods
+    from jdnas.pipeline.baselines import METHODS
+
+    for text in (Methods.__metadata__[0].help, jdnas.compare_methods.__doc__):
+        assert set(METHODS) <= set(re.findall(r"[a-z-]+", text))
