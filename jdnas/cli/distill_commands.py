@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jdnas.cli.output import AsJson, Output, Quiet
-from jdnas.cli.run_commands import Data, Device, Override, Preset, Resume, RunDir, Seed, overrides, resumable
+from jdnas.cli.run_commands import Data, Device, Override, Preset, Resume, RunDir, Seed, overrides, resumable, this_command
 
 SeedNets = Annotated[
     list[str] | None, typer.Option("--seed-net", help="A subnet by name too: r50, middle, d=3-4-6-3,w=1.25,n=1.0 (may be repeated).")
@@ -27,7 +27,7 @@ def teacher_eval(
     from jdnas.cli.tables import quality_table
 
     output = Output(quiet, as_json)
-    with resumable():
+    with resumable(this_command()):
         rows, page = jdnas.evaluate_pool(
             run_dir, samples=samples, seed_nets=seed_net, device=device, quiet=quiet, console=output.console
         )  # fmt: skip

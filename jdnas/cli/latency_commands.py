@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from jdnas.cli.output import AsJson, Output, Quiet
+from jdnas.cli.run_commands import resumable, this_command
+from jdnas.durations import seconds_from_text
 
 app = typer.Typer(no_args_is_help=True)
 TargetName = Annotated[str, typer.Option(help="A target's name or a YAML file.")]
@@ -22,20 +24,6 @@ EnginesDir = Annotated[
     Path | None,
     typer.Option("--engines-dir", help="Keep exported engines here, and use those that are there (see: jdnas latency prepare)."),
 ]
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _seconds(text: str) -> float:
-    from jdnas.errors import ConfigError
-
-    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "m")
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"a budget is a time above 0 such as 30m, 90s or 15 (minutes); got {text!r}")
-    return seconds
 
 
 def _say_disturbed(provenance: dict[str, Any]) -> None:
@@ -111,7 +99,7 @@ def prepare(
 @app.command()
 def measure(
     target: TargetName = "cpu-ort", base: Bases = None, preset: PresetName = "quick", size: Sizes = None, engines_dir: EnginesDir = None,
-    budget: Annotated[str, typer.Option(help="Time to spend, such as 30m, 90s or 15 (minutes).")] = "15m",
+    budget: Annotated[str, typer.Option(help="Time to spend, such as 30m, 1h30m or 90s.")] = "15m",
     engines: Annotated[int, typer.Option(min=0, help="Whole engines that correct the sum of blocks.")] = 24,
     out: Annotated[Path | None, typer.Option(help="Table file; default: this user's table of the target.")] = None,
     quiet: Quiet = False, as_json: AsJson = False,
@@ -123,10 +111,11 @@ def measure(
     import jdnas
 
     output = Output(quiet, as_json)
-    path, table = jdnas.measure_latency(
-        target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, seconds=_seconds(budget), engines=engines,
-        out=out, quiet=quiet, console=output.console,
-    )  # fmt: skip
+    with resumable(this_command()):
+        path, table = jdnas.measure_latency(
+            target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, seconds=seconds_from_text(budget),
+            engines=engines, out=out, quiet=quiet, console=output.console,
+        )  # fmt: skip
     _say_disturbed(table.provenance)
     facts = {"table": str(path), "blocks": len(table.blocks), "engines": len(table.engines), "provenance": table.provenance}
     output.result(facts, f"{len(table.blocks)} blocks and {len(table.engines)} engines in {path}")
@@ -150,10 +139,11 @@ def validate(
     from jdnas.report.scatter import write_scatter
 
     output = Output(quiet, as_json)
-    result = jdnas.validate_latency(
-        target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, count=count, seconds=_seconds(budget),
-        table=table, out=out, quiet=quiet, console=output.console,
-    )  # fmt: skip
+    with resumable(this_command()):
+        result = jdnas.validate_latency(
+            target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, count=count,
+            seconds=seconds_from_text(budget), table=table, out=out, quiet=quiet, console=output.console,
+        )  # fmt: skip
     _say_disturbed(result.provenance)
     output.result(result.to_dict(), validation_table(result), f"{out}, {write_scatter(result.to_dict(), out.with_suffix('.svg'))}")
 
@@ -177,7 +167,7 @@ def adapt(
     output = Output(quiet, as_json)
     path, table = jdnas.adapt_latency(
         source, target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, engines=engines,
-        seconds=_seconds(budget), out=out, quiet=quiet, console=output.console,
+        seconds=seconds_from_text(budget), out=out, quiet=quiet, console=output.console,
     )  # fmt: skip
     error = Predictor(table).correction.error
     facts = {"table": str(path), "blocks": len(table.blocks), "engines": len(table.engines), "error_on_engines_left_out": error}

@@ -1,13 +1,12 @@
 """The command that makes the paper's tables and figures."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jdnas.cli.output import AsJson, Output, Quiet
-from jdnas.cli.run_commands import Device, Override, _command, overrides
+from jdnas.cli.run_commands import Device, Override, overrides, resumable, this_command
 from jdnas.errors import ConfigError
 
 What = Annotated[str, typer.Argument(help="table1, table2, table3, table4, table5, table7, figure4, figure5, figure6, figure7, or all.")]
@@ -39,14 +38,11 @@ def reproduce(
 
     output = Output(quiet, as_json)
     settings = overrides(override) | ({} if device is None else {"device": device})
-    try:
+    with resumable(this_command()):
         files = jdnas.reproduce_paper(
             what, scale=scale, data=data, work=work, out=out, weights=_pairs(weights or []), settings=settings, table_only=table_only,
             quiet=quiet, console=output.console,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        print(f"\nstopped; nothing that was finished is lost. Continue with: {_command()}", file=sys.stderr)
-        raise typer.Exit(130) from None
     output.result([str(file) for file in files], *(f"{file}\n\n{file.read_text()}" for file in files))
 
 

@@ -49,28 +49,30 @@ def overrides(pairs: list[str] | None) -> dict[str, Any]:
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
-    """Let an interruption or a full disk say how to continue, and exit with 130 or 1."""
+def resumable(command: str | None = None) -> Iterator[None]:
+    """Let an interruption or a full disk say that `command`, by default this one with --resume, goes on, and exit with 130 or 1."""
+    command = command or _resume_command()
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\nstopped; nothing that was finished is lost. Continue with: {_resume_command()}", file=sys.stderr)
+        print(f"\nstopped; nothing that was finished is lost. Continue with: {command}", file=sys.stderr)
         raise typer.Exit(130) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         place = "" if error.filename is None else f" for {error.filename}"
-        print(f"error: no space left on the device{place}; nothing that was finished is lost. Make room and continue with: "
-              f"{_resume_command()}", file=sys.stderr)  # fmt: skip
+        print(f"error: no space left on the device{place}; nothing that was finished is lost. "
+              f"Make room and continue with: {command}", file=sys.stderr)  # fmt: skip
         raise typer.Exit(1) from None
 
 
-def _command() -> str:
+def this_command() -> str:
+    """Return the command that is running, as one types it."""
     return without_passwords(shlex.join(["jdnas", *sys.argv[1:]]))
 
 
 def _resume_command() -> str:
-    return _command() if "--resume" in sys.argv else f"{_command()} --resume"
+    return this_command() if "--resume" in sys.argv else f"{this_command()} --resume"
 
 
 def optimize(
@@ -104,7 +106,7 @@ def optimize(
             base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
             budget=budget, patience=patience, max_latency_ms=max_latency_ms, min_ap=min_ap, polish_epochs=polish_epochs,
             study_url=study_url, seed=seed, device=device, settings=settings, resume=resume, quiet=quiet, console=output.console,
-            command=_command(), placement=placement,
+            command=this_command(), placement=placement,
         )  # fmt: skip
     if as_json or not quiet:
         output.result(run.summary, summary_table(run.summary), precision_table(run.summary["student"]["precisions"]))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from jdnas.cli.output import AsJson, Output, Quiet
-from jdnas.cli.run_commands import Device, Override, Preset, Seed, TargetName, overrides
+from jdnas.cli.run_commands import Device, Override, Preset, Seed, TargetName, overrides, resumable, this_command
 
 app = typer.Typer(no_args_is_help=True)
 Spec = Annotated[str, typer.Argument(help="A base's name (`jdnas bases`), or a weight file.")]
@@ -97,10 +97,11 @@ def prune(
     from jdnas.pipeline.prune import report_line
 
     output = Output(quiet, as_json)
-    done = run(
-        weights, data, out=out, ratio=ratio, kind=kind, finetune_epochs=finetune_epochs, size=size, target=target, preset=preset, seed=seed,
-        device=device, settings=overrides(override), quiet=quiet, console=output.console,
-    )  # fmt: skip
+    with resumable(this_command()):
+        done = run(
+            weights, data, out=out, ratio=ratio, kind=kind, finetune_epochs=finetune_epochs, size=size, target=target, preset=preset,
+            seed=seed, device=device, settings=overrides(override), quiet=quiet, console=output.console,
+        )  # fmt: skip
     output.result(done.record | {"out": str(out)}, f"{out}: {report_line(done.record)}")
 
 

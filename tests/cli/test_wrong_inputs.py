@@ -169,3 +169,23 @@ def test_interrupt(jdnas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jdnas.pipeline.optimize.optimize", stopped)
     answer = jdnas("optimize", "--run-dir", RUN, "--seed", 3)
     assert answer.code == 130 and answer.err.endswith("jdnas optimize --run-dir run --seed 3 --resume\n")
+
+
+@pytest.mark.parametrize(
+    ("work", "command"),
+    [
+        ("evaluate_pool", ("teacher", "eval", "--run-dir", RUN)),
+        ("api.prune", ("prune", "--weights", "a.safetensors", "--data", "shapes")),
+        ("reproduce_paper", ("reproduce", "table1")),
+        ("measure_latency", ("latency", "measure", "--budget", "5m")),
+        ("validate_latency", ("latency", "validate", "--count", "9")),
+    ],
+)
+def test_commands_without_resume_go_on_as_they_are(jdnas, monkeypatch: pytest.MonkeyPatch, work: str, command: tuple[object, ...]) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"jdnas.{work}", stopped)
+    answer = jdnas(*command)
+    said = f"Continue with: jdnas {' '.join(map(str, command))}\n"
+    assert answer.code == 130 and answer.err == f"\nstopped; nothing that was finished is lost. {said}"
