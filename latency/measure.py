@@ -45,10 +45,11 @@ def measure_table(
     rounds over the whole plan, until there were `ROUNDS` of them. A machine can be slow for minutes, longer than any one measurement
     looks at it, so the least of the rounds counts.
     Exported engines are kept in `engines_dir` (without one, until the end of the run), and used where they are there. `on_progress`
-    gets (done, planned, what). TargetError if the runtime cannot run here or the table is of another machine.
+    gets (done, planned, what). Blocks that an adapted table borrowed give way to those measured here. TargetError if the runtime cannot
+    run here, the table is of another machine, or it cannot start from `start`.
     """
     check_here(target)
-    _check_precision(target)
+    _check_has_tables(target)
     with held_device(target), tempfile.TemporaryDirectory() as temporary:
         table = _open(target, path, start)
         table.provenance["disturbances"] = look_around(target.processor == "gpu").warnings
@@ -180,9 +181,9 @@ class _Run:
         missing = in_turns(
             [block for block in plan.blocks if block not in self.table.blocks], [case for case in plan.engines if case not in engines]
         )
-        rounds = 0 if missing else int(self.table.provenance.get("rounds", 1))
         again = in_turns(plan.blocks, plan.engines)
-        tasks = [*missing, *again * (ROUNDS - max(1, rounds))]
+        rounds, repeated = (1, 0) if missing else self._progress(len(again))
+        tasks = [*missing, *(again * (ROUNDS - rounds))[repeated:]]
         try:
             for index, task in enumerate(tasks):
                 if self.clock() >= self.deadline:
@@ -190,11 +191,17 @@ class _Run:
                 self._measure(task)
                 done = index + 1 - len(missing)
                 if done >= 0 and again:
-                    self.table.provenance["rounds"] = max(1, rounds) + done // len(again)
+                    whole, part = divmod(repeated + done, len(again))
+                    self.table.provenance |= {"rounds": rounds + whole, "next_round": [part, len(again)]}
                 if self.on_progress:
                     self.on_progress(index + 1, len(tasks), task.family if isinstance(task, Block) else "engine")
         finally:
             self._save()
+
+    def _progress(self, planned: int) -> tuple[int, int]:
+        """Return the rounds that were made, and how many tasks of the next one, if that was of as many tasks."""
+        done, of = self.table.provenance.get("next_round", (0, 0))
+        return self.table.provenance.get("rounds", 1), done if of == planned else 0
 
     def _measure(self, task: Block | Case) -> None:
         if isinstance(task, Block):
@@ -228,10 +235,22 @@ def _open(target: Target, path: Path, start: LatencyTable | None) -> LatencyTabl
     table = read_table(path)
     check_target(table, target, path)
     same_machine(table.provenance, here, f"latency table {path}")
+    borrowed = table.provenance.get("blocks_from")
+    if start is not None and borrowed != start.provenance["blocks_from"]:
+        of = "borrowed from another table" if borrowed else "measured here"
+        raise TargetError(f"latency table {path} has blocks {of}; give another --out or delete the file")
+    if start is None and borrowed:
+        table.blocks.clear()
+        del table.provenance["blocks_from"]
     return table
 
 
-def _check_precision(target: Target) -> None:
+def _check_has_tables(target: Target) -> None:
+    if target.batch != 1:
+        raise TargetError(
+            f"target {target.name!r} has a batch of {target.batch}: tables are measured at batch 1; give a target with batch: 1, or time "
+            "whole engines with: jdnas latency benchmark"
+        )
     if target.precision == "int8":
         raise TargetError(
             f"target {target.name!r} is int8, whose layers depend on calibration: tables are measured in fp32 and fp16; "

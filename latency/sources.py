@@ -94,12 +94,13 @@ class PriorSource:
         return dict(parts)
 
     def _learn(self, calls: set[Call]) -> None:
-        """Ask the prior for all blocks of one kind at once."""
+        """Ask the prior for all blocks of one kind at once, each called as often as a batch has images."""
         kinds: dict[str, list[Call]] = defaultdict(list)
         for block, add in calls:
             kinds[model_name(block.family, block.sizes)].append((block, add))
         for found in kinds.values():
-            answers = self.prior.latency_ms(found[0][0].family, [(block.sizes, add) for block, add in found])
+            calls_of_batch = [((*block.sizes[:-1], block.sizes[-1] * self.prior.batch), add) for block, add in found]
+            answers = self.prior.latency_ms(found[0][0].family, calls_of_batch)
             self._known.update(zip(found, answers.tolist(), strict=True))
 
     def describe(self) -> dict[str, Any]:

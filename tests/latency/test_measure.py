@@ -113,6 +113,16 @@ def test_the_least_of_the_rounds_counts(monkeypatch, plan, cases, tmp_path):
     assert len(table.engines) == 2
 
 
+def test_repetitions_go_on_where_they_stopped(measured, plan, tmp_path):
+    path, small = tmp_path / "table.json", TablePlan(plan.blocks[:4], plan.engines[:2])
+    ticks = iter(range(100_000))
+    measure_table(CPU, small, budget_s=16, path=path, clock=lambda: next(ticks))
+    for _ in range(4):  # each time too short for a round
+        measure_table(CPU, small, budget_s=9, path=path, clock=lambda: next(ticks))
+    assert {measured.count(task) for task in (*small.blocks, *small.engines)} == {measure.ROUNDS}
+    assert json.loads(path.read_text())["provenance"]["rounds"] == measure.ROUNDS
+
+
 def test_engines_come_among_the_first_quarter_of_the_blocks(cases):
     blocks = [Block("linear", (8, 8, 1, 1, rows)) for rows in range(64)]
     tasks = in_turns(blocks, [*cases, cases[0]])
@@ -157,6 +167,12 @@ def test_runtimes_that_cannot_be_measured(tmp_path, plan):
     with pytest.raises(TargetError, match="target 't4-trt' cannot be measured here: package 'tensorrt' is not installed"):
         measure_table(load_target("t4-trt"), plan, budget_s=1.0, path=tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()
+
+
+def test_tables_are_of_one_image(measured, tmp_path, plan):
+    with pytest.raises(TargetError, match="target 'cpu-ort' has a batch of 4: tables are measured at batch 1; give a target with batch: 1"):
+        measure_table(CPU.model_copy(update={"batch": 4}), plan, budget_s=1.0, path=tmp_path / "x.json")
+    assert not measured
 
 
 def test_engines_are_exported_once(spec, tmp_path, monkeypatch):

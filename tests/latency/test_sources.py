@@ -51,6 +51,15 @@ def test_a_detector_is_the_sum_of_its_layers(shipped, spec):
     assert shipped.latency_ms(spec, (96, 128)) == pytest.approx(sum(by_hand.values()))
 
 
+def test_a_prior_is_asked_for_whole_batches(shipped, spec):
+    of_four = PriorSource(replace(shipped.prior, batch=4))
+    layer = layers(spec, (96, 128))[0]
+    block = layer_block(layer)
+    (expected,) = shipped.prior.latency_ms(block.family, [((*block.sizes[:4], 4), fuses_addition(spec, layer))])
+    assert of_four.parts_ms(spec, (96, 128))[layer.part] == pytest.approx(expected)
+    assert of_four.latency_ms(spec, (96, 128)) > shipped.latency_ms(spec, (96, 128))
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
     [("r18", 8), ("r50", 16), ("lite0", 9)],  # one per block; blocks of Lite0 that open a stage have no shortcut
