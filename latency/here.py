@@ -1,11 +1,14 @@
 """Whether engines of a target can run on this machine."""
 
+import re
 from dataclasses import dataclass
 
 from export.runtimes import RUNTIMES, require
 from jdnas.errors import InputError, MissingExtraError, TargetError
 from latency.gpus import gpu_state
 from latency.targets import Target
+
+_VENDORS = {"nvidia", "tesla"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,16 @@ def standing(target: Target) -> Standing:
         return Standing(False, f"no: {_missing(target, error)}", f"target {target.name!r} cannot be measured here: {error}")
     # Without NVML the name cannot be checked; that the runtime starts is then all there is to go by.
     state = gpu_state() if target.processor == "gpu" else None
-    if state is not None and target.device.lower() not in state.name.lower():
+    if state is not None and not _words(target.device) <= _words(state.name):
         reason = f"target {target.name!r} is {target.device}, the GPU of this machine is {state.name}; describe it in a YAML file of its " \
                  "own and pass that as the target"  # fmt: skip
         return Standing(False, f"no: has {state.name}", reason)
     return Standing(True)
+
+
+def _words(name: str) -> set[str]:
+    """Return the words that tell one GPU from another; drivers call the T4 "Tesla T4"."""
+    return set(re.findall(r"[a-z0-9]+", name.lower())) - _VENDORS
 
 
 def _missing(target: Target, error: InputError) -> str:

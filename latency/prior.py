@@ -167,7 +167,7 @@ def read_prior(path: Path) -> Prior:
 
 def find_prior(target: Target) -> tuple[Prior, Path] | None:
     """Return the prior that the user imported for a target, else the one that came with jdnas, else None."""
-    for path in (target.prior_path, target.shipped_prior_path):
+    for path in target.prior_paths:
         if path.is_file():
             prior = read_prior(path)
             got, wanted = (prior.target, prior.precision, prior.batch), (target.name, target.precision, target.batch)

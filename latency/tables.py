@@ -74,7 +74,7 @@ def read_table(path: Path) -> LatencyTable:
 
 def find_table(target: Target) -> tuple[LatencyTable, Path] | None:
     """Return the table measured on this machine, else the one that came with jdnas, else None; a TargetError for a broken one."""
-    for path in (target.table_path, target.shipped_table_path):
+    for path in target.table_paths:
         if path.is_file():
             table = read_table(path)
             check_target(table, target, path)
@@ -101,11 +101,15 @@ def load_table(target: Target, path: Path | None = None) -> LatencyTable:
 
 
 def check_target(table: LatencyTable, target: Target, path: Path) -> None:
-    """Raise a TargetError unless `table` is of `target`."""
+    """Raise a TargetError unless `table` is of `target`, with its threads where both say how many."""
     got = (table.target, table.runtime, table.precision, table.batch)
     wanted = (target.name, target.runtime, target.precision, target.batch)
     if got != wanted:
         raise TargetError(f"latency table {path} is of {' '.join(map(str, got))}, not of {' '.join(map(str, wanted))}")
+    threads = table.provenance.get("threads")
+    if target.processor == "cpu" and None not in (threads, target.threads) and threads != target.threads:
+        raise TargetError(f"latency table {path} was measured with {threads} threads, target {target.name!r} has {target.threads}; give "
+                          "another path or delete the file")  # fmt: skip
 
 
 def _from_dict(data: Mapping[str, Any]) -> LatencyTable:

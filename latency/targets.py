@@ -25,7 +25,7 @@ class Clocks(BaseModel):
 class Target(BaseModel):
     """Where a detector shall run.
 
-    `device` is part of the name that the driver gives the GPU, or "cpu". `sizes` are usual inputs as WIDTHxHEIGHT, which a table is
+    `device` is words of the name that the driver gives the GPU, or "cpu". `sizes` are usual inputs as WIDTHxHEIGHT, which a table is
     measured at where nothing else is asked for. `threads` limits the CPU threads within an operator; None uses all physical cores.
     """
 
@@ -58,6 +58,11 @@ class Target(BaseModel):
         return (self._folder or user_tables()) / f"{self.name}.json"
 
     @property
+    def table_paths(self) -> tuple[Path, ...]:
+        """Where tables of this target may be: measured here, else what came with jdnas, if the target did."""
+        return (self.table_path,) if self._folder else (self.table_path, self.shipped_table_path)
+
+    @property
     def shipped_table_path(self) -> Path:
         """Where a table that came with jdnas would be."""
         return DATA / f"{self.name}.json"
@@ -66,6 +71,11 @@ class Target(BaseModel):
     def prior_path(self) -> Path:
         """Where a prior that the user imported goes: beside the table."""
         return self.table_path.with_name(f"{self.name}.prior.json")
+
+    @property
+    def prior_paths(self) -> tuple[Path, ...]:
+        """Where priors of this target may be: imported by the user, else what came with jdnas, if the target did."""
+        return (self.prior_path,) if self._folder else (self.prior_path, self.shipped_prior_path)
 
     @property
     def shipped_prior_path(self) -> Path:

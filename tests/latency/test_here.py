@@ -61,6 +61,20 @@ def test_what_a_target_runs_on():
 
 
 @pytest.mark.parametrize(
+    ("target", "name", "measurable"),
+    [
+        ("a10-trt", "NVIDIA A10", True), ("a10-trt", "NVIDIA A100-SXM4-40GB", False), ("a10-trt", "NVIDIA A10G", False),
+        ("t4-trt", "Tesla T4", True), ("t4-trt", "NVIDIA T400 4GB", False), ("v100-trt", "Tesla V100-SXM2-16GB", True),
+        ("rtx4090-trt-rtx", "NVIDIA GeForce RTX 4090", True), ("rtx4090-trt-rtx", "NVIDIA GeForce RTX 3090", False),
+    ],
+)  # fmt: skip
+def test_a_gpu_is_known_by_whole_words_of_its_name(monkeypatch, target, name, measurable):
+    monkeypatch.setattr(here, "require", lambda runtime, processor: None)
+    monkeypatch.setattr(here, "gpu_state", lambda: gpu(name))
+    assert standing(load_target(target)).measurable == measurable
+
+
+@pytest.mark.parametrize(
     ("state", "measurable"), [(gpu("NVIDIA H100 80GB HBM3"), True), (gpu("NVIDIA A100-SXM4-40GB"), False), (None, True)]
 )
 def test_the_gpu_must_be_the_targets(monkeypatch, state, measurable):

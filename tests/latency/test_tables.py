@@ -79,6 +79,14 @@ def test_table_of_another_target(table):
         load_table(target)
 
 
+def test_table_of_another_number_of_threads(table):
+    target = load_target("cpu-ort")
+    table.save(target.table_path)
+    assert load_table(target.model_copy(update={"threads": 1})).provenance["threads"] == 1
+    with pytest.raises(TargetError, match="cpu-ort.json was measured with 1 threads, target 'cpu-ort' has 2"):
+        load_table(target.model_copy(update={"threads": 2}))
+
+
 def test_shipped_table():
     path = load_target("cpu-ort").shipped_table_path
     shipped = read_table(path)

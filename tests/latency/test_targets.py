@@ -1,6 +1,7 @@
 import pytest
 
 from jdnas.errors import TargetError
+from latency.sources import knowledge
 from latency.tables import load_table
 from latency.targets import known, load_target
 
@@ -21,6 +22,14 @@ def test_own_target_by_file(tmp_path):
     target = load_target(path)
     assert (target.name, target.threads, target.batch, target.precision) == ("my-box", 2, 1, "fp32")
     assert target.table_path == tmp_path / "my-box.json"
+
+
+def test_a_target_of_ones_own_has_no_shipped_table_or_prior_whatever_its_name(tmp_path):
+    for name, runtime, more in (("cpu-ort", "ort-cpu", "threads: 1"), ("v100-trt", "tensorrt", "precision: fp16")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"name: {name}\ndevice: cpu\nruntime: {runtime}\n{more}\n")
+        assert knowledge(load_target(name)) != "nothing"
+        assert knowledge(load_target(path)) == "nothing"
 
 
 @pytest.mark.parametrize(
