@@ -14,6 +14,7 @@ from export.session import Array, BoundCall, RuntimeInfo
 from jdnas.atomic import write_atomically
 from latency.block_graphs import layer_graph
 from latency.blocks import REST, Block
+from latency.exports import suffix_of
 from latency.plan import rest_spec
 from latency.rest_graphs import rest_feeds, rest_graph
 from latency.targets import Target
@@ -52,8 +53,7 @@ def graph_of(block: Block, target: Target, engines_dir: Path | None, *, copies: 
 
 
 def _rest(block: Block, target: Target, engines_dir: Path | None) -> ModelProto:
-    kind = "" if target.runtime == "ort-cpu" else f"_{target.runtime}_{target.precision}"
-    path = engines_dir / f"rest_{'_'.join(map(str, block.sizes))}{kind}.onnx" if engines_dir else None
+    path = engines_dir / f"rest_{'_'.join(map(str, block.sizes))}{suffix_of(target)}.onnx" if engines_dir else None
     if path is not None and path.is_file():
         return onnx.load(path)
     model = rest_graph(rest_spec(block), (block.sizes[0], block.sizes[1]), runtime=target.runtime, precision=target.precision)

@@ -13,11 +13,14 @@ if TYPE_CHECKING:  # a file that is there already takes no PyTorch
 
 
 def export_path(stem: str, folder: Path, target: Target) -> Path:
-    """Return where the export of a detector for a target is; files of one runtime do not stand for another's."""
-    if target.runtime == "ort-cpu":
-        return folder / f"{stem}.onnx"
-    kind = f"{stem}_{target.runtime}_{target.precision}"
+    """Return where the export of a detector for a target is; files of one runtime or precision do not stand for another's."""
+    kind = f"{stem}{suffix_of(target)}"
     return folder / (f"{kind}_{target.processor}.pt2" if target.runtime == "aoti" else f"{kind}.onnx")
+
+
+def suffix_of(target: Target) -> str:
+    """Return what the name of a file says of runtime and precision: nothing for ONNX Runtime on the CPU in fp32."""
+    return "" if (target.runtime, target.precision) == ("ort-cpu", "fp32") else f"_{target.runtime}_{target.precision}"
 
 
 def export_for(target: Target, spec: DetectorSpec, state: "State", *, size_hw: SizeHW, batch: int, path: Path,

@@ -87,10 +87,8 @@ def run_suite(target: str, *, seconds: float, folder: Path | None, json_path: Pa
     """
     where = load_target(target)
     source = None if standing(where).measurable else open_source(where)
-    result: dict[str, Any] = {
-        "suite": "paper", "target": where.name, "label": source.label if source else MEASURED_LABEL,
-        "note": source.describe() if source else {}, "models": _kept(json_path, where.name),
-    }  # fmt: skip
+    head = {"suite": "paper", "target": where.name, "label": source.label if source else MEASURED_LABEL}
+    result: dict[str, Any] = head | {"note": source.describe() if source else {}, "models": _kept(json_path, head)}
     found: dict[str, Any] = result["models"]
     with tempfile.TemporaryDirectory() as temporary:
         for row, spec in members():
@@ -142,14 +140,16 @@ def _save_random(spec: DetectorSpec, size_hw: SizeHW, path: Path) -> None:
             save_detector(path.with_suffix(""), spec, build(spec).state_dict(), {"size_hw": list(size_hw), "weights": "random"})
 
 
-def _kept(path: Path | None, target: str) -> dict[str, Any]:
+def _kept(path: Path | None, head: dict[str, str]) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("suite") != "paper" or data.get("target") != target:
-        raise ConfigError(f"{path} holds something else than the paper suite on {target}; give another file")
-    models: dict[str, Any] = data["models"]
-    return models
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if all(data[key] == value for key, value in head.items()):
+            return dict(data["models"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ConfigError(f"{path} holds something else than the paper suite on {head['target']}, {head['label']}; give another file")
 
 
 def _lines(found: dict[str, Any]) -> list[list[str]]:

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from export.forms import forms_for
 from export.session import BoundCall
 from jdnas.errors import TargetError
 from jdnas.models.detector import build
+from latency import block_calls
 from latency.bench_report import markdown_text
 from latency.benchmark import benchmark
 from latency.block_calls import block_call
@@ -26,6 +27,7 @@ from latency.targets import Target, load_target
 from latency.timing import time_call
 
 OPENVINO, AOTI = load_target("cpu-openvino"), load_target("cpu-aoti")
+HALF = Target(name="half", device="cpu", runtime="ort-cpu", precision="fp16")
 BLOCKS = [
     Block("conv 3x3/1", (8, 16, 6, 8, 1)), Block("conv 3x3/2", (8, 16, 6, 8, 1)), Block("conv 7x7/2", (3, 8, 6, 8, 1)),
     Block("depthwise 3x3/1", (8, 8, 6, 8, 1)), Block("grouped4 3x3/1", (8, 8, 6, 8, 1)), Block("linear", (32, 8, 1, 1, 20)),
@@ -84,9 +86,24 @@ def test_the_rest_is_the_detector_without_its_layers():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_files_of_one_runtime_do_not_stand_for_anothers(tmp_path):
-    names = {export_path("x", tmp_path, load_target(name)).name for name in ("cpu-ort", "h100-ort", "h100-aoti", "cpu-aoti", "t4-trt")}
-    assert names == {"x.onnx", "x_ort-cuda_fp16.onnx", "x_aoti_fp16_gpu.pt2", "x_aoti_fp32_cpu.pt2", "x_tensorrt_fp16.onnx"}
+def test_files_of_one_runtime_or_precision_do_not_stand_for_anothers(tmp_path):
+    targets = [*map(load_target, ("cpu-ort", "h100-ort", "h100-aoti", "cpu-aoti", "t4-trt")), HALF]
+    names = {export_path("x", tmp_path, target).name for target in targets}
+    assert names == {
+        "x.onnx",
+        "x_ort-cpu_fp16.onnx",
+        "x_ort-cuda_fp16.onnx",
+        "x_aoti_fp16_gpu.pt2",
+        "x_aoti_fp32_cpu.pt2",
+        "x_tensorrt_fp16.onnx",
+    }
+
+
+def test_rests_of_one_precision_do_not_stand_for_anothers(tmp_path, monkeypatch):
+    monkeypatch.setattr(block_calls, "rest_graph", lambda spec, size_hw, **_: helper.make_model(helper.make_graph([], "rest", [], [])))
+    for target in (load_target("cpu-ort"), HALF):
+        block_calls.graph_of(Block(REST, (64, 96, 40, 30, 20, 48, 5)), target, tmp_path)
+    assert len(list(tmp_path.glob("rest_*.onnx"))) == 2
 
 
 def test_tables_of_int8_are_refused(tmp_path):

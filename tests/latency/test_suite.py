@@ -67,6 +67,9 @@ def test_measured_suite_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
 
 def test_file_of_something_else(tmp_path):
     path = tmp_path / "other.json"
-    path.write_text("{}")
-    with pytest.raises(ConfigError, match="holds something else than the paper suite on v100-trt"):
-        run_suite("v100-trt", seconds=1, folder=None, json_path=path, console=Console())
+    label = "third-party prior"
+    measured = json.dumps({"suite": "paper", "target": "v100-trt", "label": "measured", "models": {}})
+    for text in ("{}", "{", "[]", measured):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=f"other.json holds something else than the paper suite on v100-trt, {label}; give another"):
+            run_suite("v100-trt", seconds=1, folder=None, json_path=path, console=Console())
