@@ -64,7 +64,7 @@ def end_watch(start: Watch, gpu: bool) -> dict[str, Any]:
     reasons = sorted({reason for state in (start.gpu, end.gpu) if state for reason in state.throttled_by})
     if start.cpu_throttles is not None and end.cpu_throttles is not None and end.cpu_throttles > start.cpu_throttles:
         reasons.append("CPU thermal throttling")
-    known = (start.cpu_throttles is not None) or start.gpu is not None
+    known = start.cpu_throttles is not None or any(state and state.tells_throttling for state in (start.gpu, end.gpu))
     clocks = [None if state is None else [state.graphics_mhz, state.memory_mhz] for state in (start.gpu, end.gpu)]
     frequency = None if gpu else _cpu_mhz()
     facts = {"throttled": bool(reasons) if known else None, "throttled_by": reasons, "stolen_percent": round(stolen, 2)}

@@ -20,7 +20,8 @@ _THROTTLES = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdow
 class GpuState:
     """One GPU at one moment: clocks in MHz, temperature in C, why its clocks are lowered, and processes of others on it.
 
-    A figure that NVML does not give (no permission, not supported) is None.
+    A figure that NVML does not give (no permission, not supported) is None; where it does not say what lowers the clocks,
+    `tells_throttling` is false.
     """
 
     name: str
@@ -30,6 +31,7 @@ class GpuState:
     temperature_c: int | None
     throttled_by: tuple[str, ...]
     other_processes: tuple[int, ...]
+    tells_throttling: bool = True
 
 
 def gpu_state() -> GpuState | None:
@@ -38,15 +40,17 @@ def gpu_state() -> GpuState | None:
         handle = None if nvml is None else _handle(nvml)
         if handle is None:
             return None
-        reasons = _asked(nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle) or 0
-        throttled = tuple(name for name in _THROTTLES if reasons & _bit(nvml, name))
+        reasons = _asked(nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
+        if reasons is None:  # drivers before 535 know the older name alone
+            reasons = _asked(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+        throttled = tuple(name for name in _THROTTLES if (reasons or 0) & _bit(nvml, name))
         running = _asked(nvml, "nvmlDeviceGetComputeRunningProcesses", handle) or []
         return GpuState(
             _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlSystemGetDriverVersion()),
             _asked(nvml, "nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_GRAPHICS),
             _asked(nvml, "nvmlDeviceGetClockInfo", handle, nvml.NVML_CLOCK_MEM),
             _asked(nvml, "nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
-            throttled, tuple(process.pid for process in running if process.pid != os.getpid()),
+            throttled, tuple(process.pid for process in running if process.pid != os.getpid()), reasons is not None,
         )  # fmt: skip
 
 

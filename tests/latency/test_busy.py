@@ -52,3 +52,5 @@ def test_throttling_of_the_gpu(monkeypatch, reasons, throttled):
 def test_where_throttling_cannot_be_seen_it_is_not_denied(monkeypatch, tmp_path):
     monkeypatch.setattr(busy, "SYSTEM", tmp_path)
     assert end_watch(begin_watch(gpu=False), gpu=False)["throttled"] is None
+    monkeypatch.setattr(busy, "gpu_state", lambda: GpuState("g", "1", 1500, 5000, 40, (), (), tells_throttling=False))
+    assert end_watch(begin_watch(gpu=True), gpu=True)["throttled"] is None

@@ -56,6 +56,16 @@ def test_state_of_the_gpu(nvml):
     assert log == ["init", "shutdown"]
 
 
+def test_what_lowers_the_clocks_under_its_older_name_or_unknown(nvml):
+    install, _ = nvml
+    refuse = install().refuse
+    assert gpu_state().tells_throttling
+    install(nvmlDeviceGetCurrentClocksEventReasons=refuse, nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 8)
+    assert (gpu_state().throttled_by, gpu_state().tells_throttling) == (("HwSlowdown",), True)
+    install(nvmlDeviceGetCurrentClocksEventReasons=refuse)
+    assert (gpu_state().throttled_by, gpu_state().tells_throttling) == ((), False)
+
+
 @pytest.mark.parametrize(("visible", "name"), [("2,3", "NVIDIA H100 2"), ("GPU-ab12", "NVIDIA H100 GPU-ab12"), ("-1", None), ("", None)])
 def test_the_gpu_is_the_first_visible_one(nvml, monkeypatch, visible, name):
     nvml[0]()
