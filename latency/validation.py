@@ -1,6 +1,7 @@
 """Whether a table can be trusted: predictions against engines that nothing was fitted to."""
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,10 +83,11 @@ class Validation:
         }  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON data."""
+        """Return plain JSON data; figures that cannot be told are None."""
         pairs = [{"spec": p.spec.to_dict(), "size_hw": list(p.size_hw), "measured_ms": list(p.measured_ms), "predicted_ms": p.predicted_ms}
                  for p in self.pairs]  # fmt: skip
-        return {"target": self.target, "provenance": self.provenance, "figures": self.figures(), "pairs": pairs}
+        figures = {key: None if math.isnan(value) else value for key, value in self.figures().items()}
+        return {"target": self.target, "provenance": self.provenance, "figures": figures, "pairs": pairs}
 
 
 def noise_floor(pairs: Sequence[Pair]) -> float:

@@ -163,16 +163,18 @@ def adapt(
     """
     import jdnas
     from latency.predictor import Predictor
+    from latency.sources import TableSource
 
     output = Output(quiet, as_json)
     path, table = jdnas.adapt_latency(
         source, target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, engines=engines,
         seconds=seconds_from_text(budget), out=out, quiet=quiet, console=output.console,
     )  # fmt: skip
-    error = Predictor(table).correction.error
+    made = TableSource(Predictor(table))
+    error = made.describe()["error_on_engines_left_out"]
     facts = {"table": str(path), "blocks": len(table.blocks), "engines": len(table.engines), "error_on_engines_left_out": error}
-    said = f"{len(table.blocks)} blocks of {source}, {len(table.engines)} engines measured here; mean error on engines left out"
-    output.result(facts, f"{said} {100 * error:.1f} %; {path}")
+    said = f"{len(table.blocks)} blocks of {source}, {len(table.engines)} engines measured here"
+    output.result(facts, f"{said}; {made.error_words()}; {path}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Tables that commands print."""
 
+import math
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +167,8 @@ def validation_table(result: "Validation") -> Table:
                "noise": "noise floor: two measurements of one engine differ by",
                "slow": "measurements in slow spells of the machine, not counted"}  # fmt: skip
     for key, words in percent.items():
-        table.add_row(words, f"{100 * figures[key]:.1f} %")
-    table.add_row("Kendall tau", f"{figures['kendall_tau']:.3f}")
+        table.add_row(words, "unknown" if math.isnan(figures[key]) else f"{100 * figures[key]:.1f} %")
+    table.add_row("Kendall tau", "unknown" if math.isnan(figures["kendall_tau"]) else f"{figures['kendall_tau']:.3f}")
     if figures["left_out"]:
         table.add_row("engines met in slow spells alone, left out", f"{figures['left_out']}")
     return table

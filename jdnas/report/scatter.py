@@ -40,8 +40,8 @@ def scatter_svg(validation: Json) -> str:
                      f'fill-opacity="0.7"><title>{tip}</title></circle>')  # fmt: skip
     for index, family in enumerate(families):
         parts.append(f'<text x="{_MARGIN + 10}" y="{_MARGIN + 18 * (index + 1)}" fill="{colours[family]}">{escape(family)}</text>')
-    title = (f"{escape(str(validation['target']))}: {len(points)} engines, mean error {100 * figures['mape']:.1f} %, "
-             f"Kendall tau {figures['kendall_tau']:.3f}")  # fmt: skip
+    tau = "unknown" if figures["kendall_tau"] is None else f"{figures['kendall_tau']:.3f}"
+    title = f"{escape(str(validation['target']))}: {len(points)} engines, mean error {100 * figures['mape']:.1f} %, Kendall tau {tau}"
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_SIDE} {_SIDE}" font-family="sans-serif" font-size="13">'
             f'<rect width="{_SIDE}" height="{_SIDE}" fill="white"/><text x="{_MARGIN}" y="28">{title}</text>{"".join(parts)}'
             f'<text x="{_SIDE / 2}" y="{_SIDE - 10}" text-anchor="middle">measured ms</text>'

@@ -113,5 +113,7 @@ def test_measure_validate_adapt(jdnas, tmp_path: Path, monkeypatch: pytest.Monke
     assert figures["mape"] < 0.02 and figures["within_5"] == 1.0 and Path("v.svg").read_text().startswith("<svg")
     Path("board.yaml").write_text("name: my-board\ndevice: cpu\nruntime: ort-cpu\n")
     out = jdnas("latency", "adapt", tmp_path / "tables" / "cpu-ort.json", "--target", "board.yaml", *space, "--engines", "4").out
-    assert "4 engines measured here" in out and Path("my-board.json").is_file()
+    assert "4 engines measured here; engines left out of the fit: mean error" in out and Path("my-board.json").is_file()
     assert "table measured here" in jdnas("latency", "targets", "board.yaml").out
+    few = jdnas("latency", "adapt", tmp_path / "tables" / "cpu-ort.json", *space, "--engines", "3", "--out", "few.json", "--json").out
+    assert json.loads(few)["error_on_engines_left_out"] is None

@@ -1,9 +1,12 @@
+import io
 import json
 import math
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from jdnas.cli.tables import validation_table
 from jdnas.errors import TargetError
 from jdnas.presets import scale_backbone
 from jdnas.report.scatter import scatter_svg
@@ -206,6 +209,17 @@ def test_every_measurement_is_a_session_of_its_own(spec, monkeypatch, tmp_path):
     own = sentinel.Sentinel((spec, (64, 64)), CPU, tmp_path)
     assert [own.reading_of((spec, (96, 96))) for _ in range(2)] == [sentinel.Reading(1.0, 2.0)] * 2
     assert len(opened) == 6  # and so is every look at the sentinel
+
+
+def test_figures_that_cannot_be_told(spec):
+    result = Validation("t", tuple(pair(spec, 10.4, 10.0) for _ in range(3)), {})
+    figures = result.to_dict()["figures"]
+    assert figures["noise"] is None and figures["kendall_tau"] is None
+    json.dumps(result.to_dict(), allow_nan=False)
+    assert "Kendall tau unknown" in scatter_svg(result.to_dict())
+    shown = Console(width=132, file=io.StringIO())
+    shown.print(validation_table(result))
+    assert shown.file.getvalue().count("unknown") == 2
 
 
 def test_scatter(spec):
