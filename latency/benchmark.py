@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,7 @@ def _open(paths: Sequence[Path], target: Target, sweep: Sweep, stack: ExitStack)
         elif sweep.sizes_hw or sweep.batches:
             raise ConfigError(f"{path} has its size and batch inside; --size and --batch are for .safetensors detectors (with --export)")
         else:
-            subjects.append(open_engine(path, target))
-            stack.callback(subjects[-1].close)
+            subjects.append(stack.enter_context(closing(open_engine(path, target))))
     return subjects
 
 
@@ -118,11 +117,9 @@ def _sweep(path: Path, target: Target, sweep: Sweep, stack: ExitStack) -> Iterat
     for size_hw in sweep.sizes_hw or (None,):
         for batch in sweep.batches or (target.batch,):
             if sweep.in_torch:
-                yield open_model(path, target, size_hw, batch)
+                yield stack.enter_context(closing(open_model(path, target, size_hw, batch)))
             if sweep.as_engine:
-                engine = open_engine(export_model(path, size_hw, batch, folder, target), target)
-                stack.callback(engine.close)
-                yield engine
+                yield stack.enter_context(closing(open_engine(export_model(path, size_hw, batch, folder, target), target)))
 
 
 def _row(one: Subject, mode: str, samples_ms: list[float], peak: dict[str, float | None]) -> BenchmarkRow:
@@ -203,11 +200,23 @@ def _run(options: argparse.Namespace) -> None:
             write_atomically(path, text.encode())
 
 
+_OUTSIDE_SUITES = ("size", "batch", "export", "images", "profile", "csv", "markdown")
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    given = [f"--{name}" for name in _OUTSIDE_SUITES if getattr(options, name) != parser.get_default(name)]
+    if options.suite and given:
+        parser.error(f"--suite takes --target, --seconds, --folder and --json, not {', '.join(given)}")
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 2 with one line on standard error for wrong input."""
     try:
         with _one_line_errors():
-            _run(_parser().parse_args(arguments))
+            _run(_parsed(arguments))
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -98,6 +98,22 @@ def test_a_model_leaves_the_threads_of_the_process_as_they_were(model):
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.usefixtures("quick_footprint")
+def test_a_benchmark_leaves_the_threads_as_they_were(model, tmp_path):
+    torch.set_num_threads(1)
+    target = tmp_path / "two.yaml"
+    target.write_text("name: two\ndevice: cpu\nruntime: ort-cpu\nthreads: 2\n")
+    (row,) = benchmark([model], target, seconds=0.02).rows
+    assert row.runs_in == "torch" and torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("options", [["--csv", "x.csv"], ["--markdown", "x"], ["--size", "64x64"], ["--batch", "2"], ["--export", "also"],
+                                     ["--images", "x"], ["--profile"]])  # fmt: skip
+def test_a_suite_refuses_what_it_would_not_heed(capsys, options):
+    assert main(["--suite", "paper", "--target", "v100-trt", *options]) == 2
+    assert f"--suite takes --target, --seconds, --folder and --json, not {options[0]}" in capsys.readouterr().err
+
+
 @pytest.fixture
 def photos(tmp_path):
     folder = tmp_path / "photos"
