@@ -4,15 +4,14 @@ That process holds the runtime and the engine, and PyTorch only where that is wh
 """
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
+from latency.fresh import run_fresh
+
 _RUNS = 3
 
 
@@ -21,10 +20,8 @@ def peak_memory_mib(path: Path, runs_in: str, target: str, size_hw: tuple[int, i
 
     None stands for what cannot be had.
     """
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     request = json.dumps({"path": str(path), "runs_in": runs_in, "target": target, "size_hw": size_hw, "batch": batch})
-    command = [sys.executable, "-m", "latency.footprint", request]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    done = run_fresh("latency.footprint", request)
     found: dict[str, float | None] = json.loads(done.stdout) if done.returncode == 0 else {"host": None, "gpu": None}
     return found
 

@@ -22,7 +22,7 @@ _PROFILED = ("ort-cpu", "ort-cuda", "openvino")
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """A layer as the runtime fused it: name, operator, and the median of its milliseconds in one run."""
+    """A layer as the runtime fused it: name, operator, and milliseconds in one run (the median of some, with OpenVINO the mean)."""
 
     name: str
     operator: str
@@ -31,7 +31,10 @@ class LayerTime:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Layers, heaviest first, and the median of whole runs by the runtime's own clock (with the profiler's overhead)."""
+    """Layers, heaviest first, and a whole run by the runtime's own clock: the median of some, with the profiler's overhead.
+
+    OpenVINO tells no whole run; there it is the sum of the layers.
+    """
 
     layers: tuple[LayerTime, ...]
     run_ms: float

@@ -1,7 +1,5 @@
 """How well a measurement repeats: `python -m latency.repeatability ENGINE TARGET SECONDS` prints the median of one fresh process."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +8,9 @@ from statistics import median
 
 from jdnas.errors import TargetError
 from latency.device_lock import held_device
+from latency.fresh import run_fresh
 from latency.here import check_here
 from latency.targets import load_target
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +39,7 @@ def repeat(engines: Sequence[Path], target_name: str, *, times: int, seconds: fl
 
 
 def _fresh(path: Path, target_name: str, seconds: float) -> float:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "latency.repeatability", str(path), target_name, str(seconds)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    done = run_fresh("latency.repeatability", str(path), target_name, str(seconds))
     if done.returncode:
         raise TargetError(f"{path} could not be measured in a fresh process: {(done.stderr.splitlines() or ['no message'])[-1]}")
     return float(done.stdout)

@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from typing import Any, Protocol
 
+from jdnas.errors import TargetError
 from jdnas.models.complexity import layers
 from jdnas.spec import DetectorSpec
 from latency.blocks import REST, Block, SizeHW, fuses_addition, layer_block, rest_block
@@ -123,7 +124,13 @@ def open_source(target: Target) -> LatencySource:
 
 
 def knowledge(target: Target) -> str:
-    """Return in a few words what is known of a target's latencies: a table, a prior, or nothing."""
-    if (found := find_table(target)) is not None:
-        return "shipped table" if found[1] == target.shipped_table_path else "table measured here"
-    return PRIOR_LABEL if find_prior(target) is not None else "nothing"
+    """Return in a few words what is known of a target's latencies: a table, a prior, nothing, or that a file of them is broken."""
+    try:
+        if (found := find_table(target)) is not None:
+            return "shipped table" if found[1] == target.shipped_table_path else "table measured here"
+    except TargetError:
+        return "broken table"
+    try:
+        return PRIOR_LABEL if find_prior(target) is not None else "nothing"
+    except TargetError:
+        return "broken prior"

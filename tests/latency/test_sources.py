@@ -30,6 +30,13 @@ def test_known_and_unknown_targets():
         open_source(load_target("t4-trt"))
 
 
+def test_broken_files_are_told():
+    V100.prior_path.write_text("{")
+    assert knowledge(V100) == "broken prior"
+    V100.table_path.write_text("{")
+    assert knowledge(V100) == "broken table"
+
+
 def test_a_measured_table_replaces_the_prior(table):
     source = open_source(V100)
     assert (source.label, source.describe()["label"]) == ("third-party prior", "third-party prior")
