@@ -84,6 +84,7 @@ def compare(
 ) -> ParityResult:  # fmt: skip
     """Run both detectors on `batches` and compare their detections image by image; APs are compared when both are given.
 
+    Where neither detects anything on any image and no AP is compared, nothing was proven, which fails.
     Detections of one label are matched greedily by IoU, in falling order of the reference's scores.
     """
     limits = tolerances or Tolerances()
@@ -153,6 +154,9 @@ class _Tally:
             problems.append(f"{self.unmatched} of {self.detections} detections have no partner")
         if not self.images:
             problems.append("there was no image to compare")
+        elif not self.detections and delta_ap is None:
+            problems.append(f"neither side detected anything on {self.images} images, so that nothing was compared; "
+                            "compare on images with objects: --data FOLDER")  # fmt: skip
         good = f"{self.detections} detections on {self.images} images agree: {self.max_box:.2g} px, {self.max_score:.2g} in score"
         if delta_ap is not None:
             good += f", {delta_ap:+.4f} AP"

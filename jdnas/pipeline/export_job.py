@@ -192,10 +192,10 @@ def _spread(data: DetectionSet, count: int) -> DetectionSet:
 
 
 def parity_batches(subject: Subject | ArtifactInfo, val: DetectionSet | None, images: int) -> Iterator[ImageBatch]:
-    """Give the first images of a validation set, or noise where there is none."""
+    """Give `images` of a validation set, spread over it, or noise where there is none."""
     if val is None:
         return noise_batches(subject.spec, subject.size_hw, subject.batch)
-    return _first_batches(val, subject, images)
+    return _first_batches(_spread(val, images), subject, images)
 
 
 def _first_batches(data: DetectionSet, subject: Subject | ArtifactInfo, count: int) -> Iterator[Batch]:

@@ -94,5 +94,15 @@ def test_no_images_is_no_proof():
     assert not compare(None, None, []).passed
 
 
+def test_no_detections_on_either_side_are_no_proof():
+    result = _compare([[], []], [[], []])
+    assert not result.passed
+    assert result.message == (
+        "neither side detected anything on 2 images, so that nothing was compared; compare on images with objects: --data FOLDER"
+    )
+    assert _compare([[], []], [[], []], reference_ap=0.0, runner_ap=0.0).passed
+    assert _compare([[A], []], [[A], []]).passed
+
+
 def test_result_is_plain_data():
     assert _compare([[A]], [[A]]).to_dict()["passed"] is True
