@@ -49,9 +49,14 @@ def require(name: str, processor: Processor) -> None:
     """Raise a MissingExtraError that names the package, or a TargetError that gives the reason, unless a runtime can run here."""
     runtime_named(name)
     if name in ("ort-cpu", "ort-cuda"):
+        from export.cuda_device import has_driver
         from export.ort_session import import_onnxruntime
 
         import_onnxruntime(name)
+        if name == "ort-cuda" and not has_driver():  # the package lists its CUDA provider on every machine
+            raise TargetError(
+                "runtime 'ort-cuda' needs an NVIDIA GPU, and there is no CUDA driver here; its engines can be run where one is"
+            )
     elif name == "openvino":
         from export.openvino_session import import_openvino
 

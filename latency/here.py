@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from export.cuda_device import has_driver
 from export.runtimes import RUNTIMES, require
 from jdnas.errors import InputError, MissingExtraError, TargetError
 from latency.gpus import gpu_state
@@ -41,7 +42,8 @@ def _words(name: str) -> set[str]:
 
 
 def _missing(target: Target, error: InputError) -> str:
-    if isinstance(error, MissingExtraError) or target.runtime.startswith("ort-"):
+    without_gpu = target.processor == "gpu" and not has_driver()
+    if isinstance(error, MissingExtraError) or (target.runtime.startswith("ort-") and not without_gpu):
         return f"{RUNTIMES[target.runtime].package} missing"
     return "no such GPU" if target.processor == "gpu" else "no C++ compiler"
 

@@ -46,6 +46,20 @@ def test_a_machine_without_a_gpu(monkeypatch):
     assert "no CUDA device" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("providers", "driver", "why", "reason"),
+    [(["CUDAExecutionProvider"], False, "no: no such GPU", "there is no CUDA driver here"),
+     (["CPUExecutionProvider"], True, "no: onnxruntime-gpu missing", "replace onnxruntime by")],
+)  # fmt: skip
+def test_the_cuda_provider_alone_is_no_gpu(monkeypatch, providers, driver, why, reason):
+    """onnxruntime-gpu lists it on machines without a GPU too."""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    for where in ("export.cuda_device", "latency.here"):
+        monkeypatch.setattr(f"{where}.has_driver", lambda: driver)
+    found = standing(CUDA)
+    assert (found.measurable, found.why) == (False, why) and reason in found.reason
+
+
 def test_a_machine_without_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     found = standing(load_target("cpu-aoti"))
