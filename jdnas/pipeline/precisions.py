@@ -8,6 +8,7 @@ from typing import Any
 from export.graph import PRECISIONS
 from jdnas.errors import ConfigError, ParityError, unknown_name
 from jdnas.pipeline.export_job import Calibration, Made, Proof, Say, Subject, make
+from jdnas.pipeline.speed import reads_onnx
 from jdnas.training.checkpoint import write_json
 from latency.alternatives import time_alternatives
 from latency.here import check_here
@@ -35,7 +36,8 @@ def publish(
     """Export in one precision, or with "auto" in each and take the fastest that passes, and put the artifact at `out`.
 
     What fails the parity check is kept as NAME.failed.onnx, with its verdict beside it, in `failed_folder` (default: that of `out`); where
-    nothing passes, that is a ParityError and `out` is not written. "auto" measures on `target`: a TargetError where that is not here.
+    nothing passes, that is a ParityError and `out` is not written. "auto" measures on `target`: a TargetError where that is not here, a
+    ConfigError where it loads no .onnx files.
     """
     if precision not in CHOICES:
         raise ConfigError(unknown_name("precision", precision, CHOICES))
@@ -81,6 +83,9 @@ def _check_auto(calibration: Calibration | None, target: Target | None) -> None:
         raise ConfigError("precision 'auto' tries int8 too, which needs images to calibrate with; name the data set with --data FOLDER")
     if target is None:
         raise ConfigError("precision 'auto' measures on the target; name it, or choose one of " + ", ".join(PRECISIONS))
+    if not reads_onnx(target):
+        raise ConfigError(f"precision 'auto' times .onnx files, which runtime {target.runtime!r} of target {target.name!r} does not load; "
+                          f"choose another target, or one of {', '.join(PRECISIONS)}")  # fmt: skip
     check_here(target)
 
 

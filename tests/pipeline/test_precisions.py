@@ -18,7 +18,7 @@ from jdnas.data.shapes import make_shapes
 from jdnas.errors import ConfigError, ParityError, TargetError
 from jdnas.models.detector import build
 from jdnas.pipeline import export_job, precisions
-from jdnas.pipeline.export_job import Calibration, Made, Proof, Subject, make
+from jdnas.pipeline.export_job import Calibration, Made, Proof, Subject, make, parity_batches
 from jdnas.pipeline.exports import ExportOptions
 from jdnas.pipeline.precisions import publish
 from jdnas.spec import DetectorSpec, Head, Stage
@@ -90,6 +90,11 @@ def test_calibration_images_are_spread_over_the_set(data: dict[str, DetectionSet
     np.testing.assert_array_equal(feeds[1]["images"][0], feeds[1]["images"][1])  # filled up by repetition
     chosen = export_job._spread(data["train"], 3).records
     assert [record.image_id for record in chosen] == [data["train"].records[at].image_id for at in (0, 2, 5)]
+
+
+def test_compared_images_are_spread_over_the_set(data: dict[str, DetectionSet], subject: Subject) -> None:
+    every, two = (list(parity_batches(subject, data["val"], count)) for count in (4, 2))
+    assert [torch.equal(one.images, other.images) for one, other in zip(two, (every[0], every[3]), strict=True)] == [True, True]
 
 
 def test_one_precision(subject: Subject, data, from_shelf, tmp_path: Path) -> None:
@@ -164,6 +169,10 @@ def test_what_cannot_be_asked_for(subject: Subject, data, tmp_path: Path) -> Non
         publish(subject, "auto", tmp_path / "a.onnx", proof, None, target=load_target("cpu-ort"))
     with pytest.raises(TargetError, match="cannot be measured here"):
         publish(subject, "auto", tmp_path / "a.onnx", proof, calibration, target=load_target("t4-trt"))
+    with pytest.raises(
+        ConfigError, match="'auto' times .onnx files, which runtime 'aoti' of target 'cpu-aoti' does not load; choose another"
+    ):
+        publish(subject, "auto", tmp_path / "a.onnx", proof, calibration, target=load_target("cpu-aoti"))
     assert not list(tmp_path.iterdir())
 
 
