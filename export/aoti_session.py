@@ -1,6 +1,7 @@
 """Packages of AOTInductor (.pt2) as sessions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ class AotiSession:
         self._cuda = CudaDevice(f"{where} was compiled for a CUDA device and") if self.properties.get("jdnas.device") == "cuda" else None
         self._before, count = torch.get_num_threads(), threads or physical_cores()
         torch.set_num_threads(count)
-        provider = "cpu" if self._cuda is None else "cuda"
-        self.info = RuntimeInfo("aoti", torch.__version__, count, provider, cuda_graph=self._cuda is not None)
+        if self._cuda is not None:
+            self._package = self._cuda.without_tf32(self._package)
+        self.info = RuntimeInfo("aoti", torch.__version__, count, "cpu" if self._cuda is None else "cuda")
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return the outputs by name."""
@@ -45,7 +47,7 @@ class AotiSession:
         return {name: np.asarray(tensor.cpu().numpy()) for name, tensor in zip(self.outputs, found, strict=True)}
 
     def bind(self, feeds: Mapping[str, Array]) -> BoundCall:
-        """Put the inputs on the device and return a call without copies, on a CUDA device the replay of a graph."""
+        """Put the inputs on the device and return a call without copies, on a CUDA device the replay of a graph if one can be captured."""
         placed, package = self._placed(feeds), self._package
 
         def launch() -> None:
@@ -53,7 +55,9 @@ class AotiSession:
 
         if self._cuda is None:
             return BoundCall(launch)
-        return self._cuda.bound(self._cuda.captured(launch)[0])
+        replay, captured = self._cuda.captured(launch)
+        self.info = replace(self.info, cuda_graph=captured)
+        return self._cuda.bound(replay)
 
     def close(self) -> None:
         """Release the package and give PyTorch its threads back."""

@@ -73,6 +73,16 @@ class CudaDevice:
             return launch, False
         return graph.replay, True
 
+    def without_tf32(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `call` with convolutions in full fp32; with TF32, the default of PyTorch, they would round to ten bits."""
+        flags = self._torch.backends.cudnn.flags
+
+        def exact(*inputs: Any) -> Any:
+            with flags(enabled=True, allow_tf32=False):
+                return call(*inputs)
+
+        return exact
+
     def timed(self, launch: Launch) -> Callable[[], float]:
         """Return a call that launches on the stream and returns the milliseconds between events before and after."""
         torch = self._torch

@@ -140,7 +140,7 @@ def check_settings(
 ) -> None:
     """Raise a ConfigError for settings that cannot be exported."""
     if any(side < CANVAS_STEP or side % CANVAS_STEP for side in size_hw):
-        raise ConfigError(f"input size {size_hw[0]}x{size_hw[1]} cannot be exported; both sides must be multiples of {CANVAS_STEP}")
+        raise ConfigError(f"input size {size_hw[1]}x{size_hw[0]} cannot be exported; both sides must be multiples of {CANVAS_STEP}")
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, got {batch}")
     if len(classes) != spec.num_classes:

@@ -63,7 +63,11 @@ class EngineRunner:
     def __init__(self, session: Session, where: str) -> None:
         self._session: Session | None = session
         self.metadata = ArtifactInfo.from_properties(session.properties, where)
-        self.runtime = session.info
+
+    @property
+    def runtime(self) -> RuntimeInfo:
+        """What runs it."""
+        return self._open.info
 
     @property
     def inputs(self) -> Mapping[str, Kind]:

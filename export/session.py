@@ -16,7 +16,10 @@ Kind = tuple[tuple[int | str, ...], type[np.generic]]  # shape and type of a ten
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What runs: runtime name, its version, threads within an operator (CPU), the execution provider, and whether it replays a graph."""
+    """What runs: runtime name, its version, threads within an operator (CPU), the execution provider, and whether it replays a CUDA graph.
+
+    A session that captures the graph for its first bound call does not replay one before.
+    """
 
     name: str
     version: str

@@ -7,6 +7,7 @@
 | INT64 tensors | narrowed to INT32 | INT64 (10) | INT64 | INT64 |
 | Volta (compute capability 7.0, 7.2) | yes | up to 10.4 | no | no |
 | building needs the GPU | yes | yes | yes | no, it is told the compute capability |
+| TF32 in fp32 | turned off | turned off | turned off | turned off |
 | matrix products in fp32 | yes | yes | yes | not for Turing (7.5) |
 """
 
@@ -80,8 +81,10 @@ class Api:
         return builder.create_network(sum(1 << int(flags[name]) for name in wanted))
 
     def config(self, builder: Any, network: Any, precision: str) -> Any:
-        """Return the builder's configuration; where networks are not strongly typed, let layers keep the types of the graph."""
+        """Return the builder's configuration: fp32 without TF32, and where networks are not strongly typed, layers of the graph's types."""
         config = builder.create_builder_config()
+        if self._clears_tf32(precision):
+            config.clear_flag(self.trt.BuilderFlag.__members__["TF32"])
         if not self.strongly_typed and precision != "fp32":
             flags = self.trt.BuilderFlag.__members__
             config.set_flag(flags["FP16"])
@@ -90,6 +93,15 @@ class Api:
             config.set_flag(flags["OBEY_PRECISION_CONSTRAINTS"])
             self._keep_types(network)
         return config
+
+    def flags(self, precision: str) -> tuple[str, ...]:
+        """Return what `network` and `config` set, in words; engines that were built otherwise cannot stand for one of this precision."""
+        types = "strongly typed" if self.strongly_typed else "types kept per layer"
+        return (types, "no TF32") if self._clears_tf32(precision) else (types,)
+
+    def _clears_tf32(self, precision: str) -> bool:
+        # TF32, the builder's default, rounds what is called fp32 to ten bits.
+        return precision == "fp32" and "TF32" in self.trt.BuilderFlag.__members__
 
     def _keep_types(self, network: Any) -> None:
         floats = (self.trt.DataType.FLOAT, self.trt.DataType.HALF)

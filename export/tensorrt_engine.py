@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from onnx import ModelProto
 
@@ -19,6 +20,7 @@ from export.without_gemm import without_gemm
 from jdnas.atomic import write_atomically
 from jdnas.errors import CheckpointError, ConfigError, TargetError
 
+Load = Callable[[bytes], Any]  # the runtime's engine of these bytes, None where it cannot read them
 SUFFIXES = (".engine", ".plan")
 BUILT_NOT_RUN, RUN_HERE = "built, not run", "run on this machine"
 
@@ -105,15 +107,18 @@ def build_engine(onnx_path: Path, engine_path: Path, *, runtime: str, compute_ca
     return record
 
 
-def open_cached(api: Api, model: ModelProto, where: str, place: Place, precision: str) -> tuple[bytes, EngineRecord]:
-    """Return the engine of a graph for the GPU of this machine, from the cache where one was built before."""
+def open_cached(api: Api, model: ModelProto, where: str, place: Place, precision: str, load: Load) -> tuple[Any, EngineRecord]:
+    """Return the engine of a graph for the GPU of this machine, loaded, with its record: from the cache where one was built before.
+
+    One that `load` makes nothing of is built anew.
+    """
     path = cache_folder() / f"{_record(api, model, place, precision).key}.engine"
-    if path.is_file() and record_path(path).is_file():
-        return path.read_bytes(), read_record(path)
+    if path.is_file() and record_path(path).is_file() and (engine := load(path.read_bytes())) is not None:
+        return engine, read_record(path)
     data, record = _built(api, model, where, place, precision)
     write_atomically(path, data)
     record.save(path)
-    return data, record
+    return load(data), record
 
 
 def check_match(record: EngineRecord, api: Api, place: Place, where: str) -> None:
@@ -164,8 +169,8 @@ def _built(api: Api, model: ModelProto, where: str, place: Place, precision: str
 
 def _record(api: Api, model: ModelProto, place: Place, precision: str) -> EngineRecord:
     digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-    flags = ("strongly typed",) if api.strongly_typed else ("types kept per layer",)
     properties = {**properties_of(model), TENSORS: text_from_kinds(*kinds_of(model))}
+    flags = api.flags(precision)
     return EngineRecord(api.runtime, api.text, place.device, place.capability, precision, digest, flags, properties=properties)
 
 

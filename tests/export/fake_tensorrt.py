@@ -42,7 +42,7 @@ def fake_tensorrt(version, *, refuses=False):
     )
     builder_flags = enum.Enum("BuilderFlag", ["TF32"] if newest else ["TF32", "FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"])
     layer_type = enum.Enum("LayerType", ["CONSTANT", "SHAPE", "CONVOLUTION"])
-    log = SimpleNamespace(builds=0, network_flags=[], builder_flags=[], layers=[], streams=[])
+    log = SimpleNamespace(builds=0, network_flags=[], builder_flags=[], cleared_flags=[], layers=[], streams=[])
 
     def engine_type(array_type):
         return dtype["INT32" if old and array_type is np.int64 else NAMES[array_type]]
@@ -56,7 +56,7 @@ def fake_tensorrt(version, *, refuses=False):
             return SimpleNamespace(graph=None, num_layers=0)
 
         def create_builder_config(self):
-            return SimpleNamespace(set_flag=log.builder_flags.append)
+            return SimpleNamespace(set_flag=log.builder_flags.append, clear_flag=log.cleared_flags.append)
 
         def build_serialized_network(self, network, config):
             log.builds += 1

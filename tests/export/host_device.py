@@ -16,7 +16,7 @@ class HostDevice(CudaDevice):
     captures = 0
 
     def __init__(self, what="this runtime"):
-        pass
+        self._torch = torch
 
     def buffer(self, shape, dtype):
         return torch.zeros(shape, dtype=getattr(torch, np.dtype(dtype).name))

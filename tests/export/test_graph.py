@@ -92,7 +92,7 @@ def test_folding_keeps_the_function():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"size_hw": (64, 100)}, "multiples of 32"),
+        ({"size_hw": (64, 100)}, "input size 100x64 cannot be exported; both sides must be multiples of 32"),
         ({"size_hw": (0, 64)}, "multiples of 32"),
         ({"batch": 0}, "at least 1"),
         ({"classes": ("one",)}, "3 classes"),

@@ -123,6 +123,11 @@ class _TensorRt(RunnerContract):
         assert set(self.trt.log.streams) == {HostDevice.stream_handle} and len(self.trt.log.streams) == before + 5
         assert runner.runtime.cuda_graph and runner.runtime.provider == "cuda"
 
+    def test_what_cannot_be_captured_is_said_to_run_without_a_graph(self, tiny, runner, monkeypatch):
+        monkeypatch.setattr(HostDevice, "captured", lambda device, launch: (launch, False))
+        runner.bind(*feeds(tiny.size_hw))()
+        assert not runner.runtime.cuda_graph
+
 
 class TestTensorRt86(_TensorRt):
     version = "8.6.1"

@@ -60,6 +60,15 @@ def test_half_precision_comes_from_the_types_of_the_graph(tiny, install, tmp_pat
         assert not asked and not any(kept.values())
 
 
+@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.0.0"])
+def test_fp32_is_not_rounded_to_tf32(tiny, install, tmp_path, version):
+    trt = install(version)
+    full = build_engine(tiny.path, tmp_path / "full.engine", runtime="tensorrt")
+    assert [flag.name for flag in trt.log.cleared_flags] == ["TF32"] and full.flags[-1] == "no TF32"
+    half = build_engine(with_half_weights(tiny.path, tmp_path / "half.onnx"), tmp_path / "half.engine", runtime="tensorrt")
+    assert len(trt.log.cleared_flags) == 1 and half.flags == full.flags[:-1]
+
+
 def test_int64_is_narrowed_by_8_6_and_nobody_notices(tiny, install):
     install("8.6.1")
     narrow = open_once(tiny.path, tiny)
@@ -87,6 +96,17 @@ def test_the_cache_answers_for_the_same_and_for_nothing_else(tiny, install, tmp_
     back = install("10.3.0")
     open_once(tiny.path, tiny)
     assert back.log.builds == 0
+
+
+def test_a_cached_engine_that_does_not_load_is_built_anew(tiny, install):
+    trt = install("10.3.0")
+    wanted = open_once(tiny.path, tiny)
+    (cached,) = cache_folder().glob("*.engine")
+    whole = cached.read_bytes()
+    cached.write_bytes(b"damaged")
+    for builds in (2, 2):
+        np.testing.assert_array_equal(open_once(tiny.path, tiny)["boxes"], wanted["boxes"])
+        assert trt.log.builds == builds and cached.read_bytes() == whole
 
 
 def test_every_part_of_the_key_counts(tiny, install, tmp_path):
