@@ -18,8 +18,8 @@ from jdnas.errors import CheckpointError, JdnasError
 class TensorRtSession:
     """An engine file, or an ONNX file whose engine is built once and kept in the cache.
 
-    Calls replay a CUDA graph where one can be captured. Inputs and outputs lie in one set of buffers on the device. TensorRT 8.6 narrows INT64 tensors to INT32; they are converted here,
-    so that callers see the types of the ONNX file with every version.
+    Calls replay a CUDA graph where one can be captured. Inputs and outputs lie in one set of buffers on the device. TensorRT 8.6 narrows
+    INT64 tensors to INT32; they are converted here, so that callers see the types of the ONNX file with every version.
     """
 
     def __init__(

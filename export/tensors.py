@@ -22,9 +22,9 @@ def load_graph(model: Path | bytes, where: str) -> ModelProto:
     try:
         graph = onnx.load_from_string(model if isinstance(model, bytes) else model.read_bytes())
     except Exception as error:  # protobuf's own exception class differs between its implementations
-        raise CheckpointError(f"{where} is not an ONNX file ({first_line(error)}); export it again") from error
+        raise CheckpointError(f"{where} is not an ONNX file ({first_line(error)}); export it again with: jdnas export") from error
     if not graph.graph.node:
-        raise CheckpointError(f"{where} is not an ONNX file (it holds no graph); export it again")
+        raise CheckpointError(f"{where} is not an ONNX file (it holds no graph); export it again with: jdnas export")
     return graph
 
 

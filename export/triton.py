@@ -4,10 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import onnx
 from onnx import TensorProto, ValueInfoProto
 
 from export.artifact import ArtifactInfo
+from export.tensors import load_graph, properties_of
 from jdnas.atomic import write_atomically
 from jdnas.errors import CheckpointError, ConfigError
 
@@ -24,16 +24,10 @@ def write_triton_repository(artifact: Path, folder: Path, name: str | None = Non
     name = artifact.stem if name is None else name
     if not re.fullmatch(_NAME, name):
         raise ConfigError(f"{name!r} cannot be the name of a Triton model; letters, digits and ._- are allowed, so rename {artifact}")
-    if not artifact.is_file():
-        raise CheckpointError(f"artifact {artifact} does not exist; make one with: jdnas export")
-    data = artifact.read_bytes()
-    try:
-        model = onnx.load_from_string(data)
-    except Exception as error:  # protobuf's own exception class differs between its implementations
-        raise CheckpointError(f"{artifact} is not an ONNX file; export it again with: jdnas export") from error
-    info = ArtifactInfo.from_properties({entry.key: entry.value for entry in model.metadata_props}, str(artifact))
+    model = load_graph(artifact, str(artifact))
+    info = ArtifactInfo.from_properties(properties_of(model), str(artifact))
     config = config_text(name, info, list(model.graph.input), list(model.graph.output))
-    write_atomically(folder / name / "1" / "model.onnx", data)
+    write_atomically(folder / name / "1" / "model.onnx", artifact.read_bytes())
     write_atomically(folder / name / "config.pbtxt", config.encode())
     return folder / name
 

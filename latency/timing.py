@@ -19,11 +19,6 @@ class Timing:
     p95_ms: float
     repeats: int
 
-    @property
-    def fps(self) -> float:
-        """Calls per second at the median."""
-        return 1000.0 / self.median_ms
-
     def scaled(self, factor: float) -> "Timing":
         """Return this timing with every duration multiplied by `factor`."""
         return Timing(self.median_ms * factor, self.p5_ms * factor, self.p95_ms * factor, self.repeats)

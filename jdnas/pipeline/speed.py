@@ -117,12 +117,17 @@ def parts_ms(config: RunConfig, *cases: tuple[DetectorSpec, SizeHW]) -> dict[str
 
 def unmeasured_note(target: Target, reason: str) -> str:
     """Say that no engine for the target was built or measured, why, and what to do with the exported file."""
-    note = f"built for {target.device}: nothing here; measured on it: nothing here ({reason})"
-    if target.runtime == "tensorrt":
+    note = f"built for {target.device}: nothing here; measured on it: nothing here ({reason}). On the device: "
+    runtime = target.runtime
+    if runtime == "tensorrt":
         flag = {"fp32": "", "fp16": " --fp16", "int8": " --int8 --fp16"}[target.precision]
-        note += f". On the device: trtexec --onnx=student.onnx{flag} --saveEngine=student.engine"
-        note += " (from TensorRT 11 on without these flags: the file's types say it)" if flag else ""
-    return note
+        note += f"trtexec --onnx=student.onnx{flag} --saveEngine=student.engine"
+        return note + (" (from TensorRT 11 on without these flags: the file's types say it)" if flag else "")
+    if runtime == "tensorrt-rtx":
+        return f"{note}jdnas export student.onnx --out student.engine --runtime {runtime}"
+    if not reads_onnx(target):
+        return f"{note}jdnas export student.safetensors --out student.pt2 --runtime {runtime} --precision {target.precision}"
+    return f"{note}{runtime} loads student.onnx itself; measure: jdnas latency benchmark --engine student.onnx --target {target.name}"
 
 
 def _predicted(source: LatencySource, one: Finished, batch: int) -> dict[str, Any]:

@@ -27,7 +27,6 @@ def test_warmup_is_not_counted():
     clock = Clock()
     timing = time_call(clock.taking(9.0, 9.0, 0.25), seconds=2.0, warmup=2, clock=clock)
     assert timing == Timing(250.0, 250.0, 250.0, 8)
-    assert timing.fps == 4.0
 
 
 def test_least_samples():

@@ -10,7 +10,7 @@ import pytest
 from jdnas.config import RunConfig
 from jdnas.errors import TargetError
 from jdnas.models.complexity import multiply_adds
-from jdnas.pipeline.speed import check_target, checking_runtime, cost_name, foreign_table, make_cost, speeds
+from jdnas.pipeline.speed import check_target, checking_runtime, cost_name, foreign_table, make_cost, speeds, unmeasured_note
 from jdnas.presets import preset
 from latency.benchmark import Sweep
 from latency.here import Standing
@@ -78,6 +78,16 @@ def test_predicted_rows_stand_where_measured_ones_would() -> None:
     assert report["provenance"]["lineage"]["licence"] == "Apache-2.0"
     assert "built for NVIDIA V100: nothing here; measured on it: nothing here" in report["note"]
     assert "trtexec --onnx=student.onnx --fp16" in report["note"]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("rtx4090-trt-rtx", "jdnas export student.onnx --out student.engine --runtime tensorrt-rtx"),
+     ("h100-aoti", "jdnas export student.safetensors --out student.pt2 --runtime aoti --precision "),
+     ("h100-ort", "ort-cuda loads student.onnx itself; measure: jdnas latency benchmark --engine student.onnx --target h100-ort")],
+)  # fmt: skip
+def test_each_runtime_has_a_command_for_the_device(name: str, command: str) -> None:
+    assert f"(no GPU). On the device: {command}" in unmeasured_note(load_target(name), "no GPU")
 
 
 @pytest.mark.slow
