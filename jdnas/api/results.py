@@ -44,9 +44,12 @@ class Run:
         """The chosen detector as it was exported."""
         return load(self.folder / self.summary["student"]["artifact"])
 
-    def status(self, top: int = 5) -> dict[str, Any]:
-        """Return how far the run is: metrics of base, control and largest teacher, and the `top` best pairs of the search."""
-        return run_status(self.folder, top)
+    def status(self, top: int = 5, study_url: str | None = None) -> dict[str, Any]:
+        """Return how far the run is: metrics of base, control and largest teacher, and the `top` best pairs of the search.
+
+        `study_url` is that of the run with the password in it, where the database asks for one.
+        """
+        return run_status(self.folder, top, study_url)
 
     def _repr_html_(self) -> str:
         if not self.report.is_file():

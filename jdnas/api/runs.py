@@ -57,15 +57,15 @@ def optimize(
 def plan(
     *, base: str | None = None, target: str | None = None, data: PathLike | None = None, preset: PathLike | None = None,
     weights: PathLike | None = None, trials: int | None = None, max_latency_ms: float | None = None, min_ap: float | None = None,
-    seed: int | None = None, device: str | None = None, settings: Settings | None = None, resumed: PathLike | None = None,
-    quiet: bool = False, console: Console | None = None,
+    polish_epochs: float | None = None, seed: int | None = None, device: str | None = None, settings: Settings | None = None,
+    resumed: PathLike | None = None, quiet: bool = False, console: Console | None = None,
 ) -> Estimate:  # fmt: skip
     """Say what `optimize` with the same arguments would do: steps, images, time and memory, from a short probe on this machine.
 
     Nothing is written and nothing is kept. `resumed` is a run folder whose settings come first.
     """
     given = {"base": base, "target": target, "data": data, "weights": weights, "seed": seed, "device": device}
-    goals = Goals(trials, max_latency_ms, min_ap)
+    goals = Goals(trials, max_latency_ms, min_ap, polish_epochs=polish_epochs)
     config = run_config(given, preset=preset, settings=settings, resumed=None if resumed is None else Path(resumed), goals=goals)
     return estimate(config, console=console or Console(), quiet=quiet)
 

@@ -96,8 +96,8 @@ def optimize(
     if plan:
         found = jdnas.plan(
             base=base, target=target, data=data, preset=preset, weights=weights, trials=trials, max_latency_ms=max_latency_ms,
-            min_ap=min_ap, seed=seed, device=device, settings=settings, resumed=run_dir if resume else None, quiet=quiet,
-            console=output.console,
+            min_ap=min_ap, polish_epochs=polish_epochs, seed=seed, device=device, settings=settings,
+            resumed=run_dir if resume else None, quiet=quiet, console=output.console,
         )  # fmt: skip
         output.result(found.to_dict(), plan_table(found), *found.notes)
         return
@@ -140,10 +140,10 @@ def raise_where_missed(search: dict[str, Any]) -> None:
         raise GoalMissedError(goal["sentence"])
 
 
-def _say_status(output: Output, run: Any) -> None:
+def _say_status(output: Output, run: Any, study_url: str | None = None) -> None:
     """Print how far a run is, where JSON was asked for; people have read it on the way."""
     if output.as_json:
-        output.result(run.status())
+        output.result(run.status(study_url=study_url))
 
 
 def teacher_train(

@@ -53,7 +53,7 @@ def search_run(
             budget=budget, patience=patience, max_latency_ms=max_latency_ms, min_ap=min_ap, study_url=study_url, seed=seed, device=device,
             settings=overrides(override), resume=resume, quiet=quiet, console=output.console, placement=placement,
         )  # fmt: skip
-    _say_status(output, run)
+    _say_status(output, run, study_url)
     raise_where_missed(jdnas.search_status(run_dir, study_url=study_url))
 
 

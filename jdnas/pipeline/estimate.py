@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from jdnas.config import RunConfig
+from jdnas.data.images import CACHE_LIMIT_BYTES
 from jdnas.models.complexity import multiply_adds, parameters
 from jdnas.pipeline.base import check_sources
 from jdnas.pipeline.context import Context, load_context
@@ -85,13 +86,14 @@ def time_text(seconds: float | None) -> str:
 def estimate(config: RunConfig, *, console: Console, quiet: bool = False) -> Estimate:
     """Check what was given as a run would, measure a training step, and add up; nothing is kept.
 
-    The synthetic data set is made in a temporary folder.
+    The synthetic data set is made in a temporary folder; decoded images that a run would keep on disk stay in memory.
     """
     check_target(config)
     check_sources(config)
-    unkept = config.model_copy(update={"data_settings": config.data_settings.model_copy(update={"cache": "none"})})
+    if config.data_settings.cache == "disk":
+        config = config.model_copy(update={"data_settings": config.data_settings.model_copy(update={"cache": "ram"})})
     with tempfile.TemporaryDirectory(prefix="jdnas-plan-") as folder, counting(console, quiet=quiet) as count:
-        return estimate_of(load_context(unkept, RunFolder(Path(folder)), count), count)
+        return estimate_of(load_context(config, RunFolder(Path(folder)), count), count)
 
 
 def estimate_of(context: Context, count: CountCallback) -> Estimate:
@@ -179,9 +181,12 @@ def _disk(context: Context, space: SubnetSpace) -> float:
 
 
 def _images(context: Context) -> float:
-    if context.config.data_settings.cache == "none":
+    """Return the bytes of the decoded images that a run keeps."""
+    cache = context.config.data_settings.cache
+    if cache == "none":
         return 0.0
-    return sum(record.height * record.width * 3 for split in (context.train, context.val) for record in split.records)
+    splits = [sum(record.height * record.width * 3 for record in split.records) for split in (context.train, context.val)]
+    return sum(size for size in splits if cache != "auto" or size <= CACHE_LIMIT_BYTES)
 
 
 def _notes(context: Context, base: Probe, largest: Probe) -> tuple[str, ...]:

@@ -16,13 +16,13 @@ from jdnas.training.checkpoint import has_detector, read_json
 Json = dict[str, Any]
 
 
-def run_status(run: Path, top: int) -> Json:
+def run_status(run: Path, top: int, study_url: str | None = None) -> Json:
     """Return the metrics of what is finished in a run folder (None for what is not), and the `top` best pairs of its search."""
     folder = RunFolder(run)
     return {
         "run_dir": str(run), "base": _metrics(folder.base, "metrics"), "pool": _metrics(folder.pool, "largest_metrics"),
         "control": _metrics(folder.control, "metrics"),
-        "search": search_status(run, top) if folder.has_study else None,
+        "search": search_status(run, top, study_url) if folder.has_study else None,
         "summary": read_json(folder.summary) if folder.summary.is_file() else None,
     }  # fmt: skip
 

@@ -1,9 +1,11 @@
 import pytest
 
+from jdnas.api.results import Run
 from jdnas.api.settings import Goals, nested, run_config
 from jdnas.config import dump
 from jdnas.durations import seconds_from_text
 from jdnas.errors import ConfigError
+from tests.pipeline.conftest import jdnas
 
 
 def test_short_options_are_settings() -> None:
@@ -65,3 +67,14 @@ def test_the_password_of_a_study_is_in_no_settings_that_are_written() -> None:
     with pytest.raises(ConfigError) as caught:
         run_config({"study_url": [url]})
     assert "secret" not in str(caught.value)
+
+
+def test_the_status_at_the_end_of_a_search_opens_its_database_with_the_password(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, asked = "postgresql://me:secret@host/db", []
+    (tmp_path / "study.json").write_text("{}")
+    monkeypatch.setattr("jdnas.api.search_students", lambda **_: Run(tmp_path))
+    monkeypatch.setattr("jdnas.api.search_status", lambda run, study_url: {})
+    monkeypatch.setattr("jdnas.pipeline.status.search_status", lambda run, top, study_url: asked.append(study_url))
+    monkeypatch.setenv("JDNAS_STUDY_URL", url)
+    code, out, err = jdnas("search", "--json", "--run-dir", tmp_path)
+    assert code == 0 and asked == [url] and "secret" not in out, err

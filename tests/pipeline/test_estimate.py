@@ -11,7 +11,7 @@ from jdnas.errors import ConfigError, DataError
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline import probe as probing
 from jdnas.pipeline.context import Context, load_context
-from jdnas.pipeline.estimate import _added_up, estimate, estimate_of, time_text
+from jdnas.pipeline.estimate import _added_up, _images, estimate, estimate_of, time_text
 from jdnas.pipeline.plan import work_plan
 from jdnas.pipeline.probe import Probe, _saved_for_backward, probe
 from jdnas.pipeline.run_folder import RunFolder
@@ -64,6 +64,29 @@ def test_polishing_counts_for_student_and_control(context: Context) -> None:
     assert work_plan(longer).images["polish"] == 24
 
 
+def test_a_plan_polishes_as_the_run_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[RunConfig] = []
+
+    def stop(config: RunConfig, **more: object) -> None:
+        planned.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jdnas.api.runs.estimate", stop)
+    jdnas("optimize", "--plan", "--preset", NANO, "--polish-epochs", 3)
+    assert planned[0].search.polish_epochs == 3.0
+
+
+def test_images_that_a_run_would_keep(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(cache: str) -> float:
+        data = context.config.data_settings.model_copy(update={"cache": cache})
+        return _images(replace(context, config=context.config.model_copy(update={"data_settings": data})))
+
+    val, train = (count * 96 * 96 * 3 for count in (6, 12))
+    assert [kept(cache) for cache in ("auto", "ram", "disk", "none")] == [train + val, train + val, train + val, 0]
+    monkeypatch.setattr("jdnas.pipeline.estimate.CACHE_LIMIT_BYTES", val)
+    assert [kept("auto"), kept("ram")] == [val, train + val]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(None, "not estimated"), (4.4, "4 s"), (100, "2 min"), (5300, "88 min"), (7200, "2.0 h"), (990_788, "275 h")]
 )
@@ -105,6 +128,7 @@ def test_plan_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = json.loads(out)
     assert [step["name"] for step in found["steps"]][:2] == ["base", "teacher pool"] and found["seconds"] > 0
     assert found["device"] == "cpu" and found["memory_gib"] > 0 and found["disk_gib"] > 0
+    assert found["images_gib"] == pytest.approx((12 + 6) * 96 * 96 * 3 / 2**30)
     assert list(tmp_path.iterdir()) == []
     code, out, _ = jdnas("optimize", "--plan", "--preset", NANO, "--quiet")
     assert code == 0 and out == ""
