@@ -92,7 +92,8 @@ def status_table(found: dict[str, Any]) -> Table:
         f"{found['images']:,} training images used, {sum(found['images_saved'].values()):,} saved by refusing and stopping; "
         f"{found['without_gain']} candidates since the last gain"
     )
-    for column in ("candidate", "parent", "change", "AP", "size (h x w)", found["cost_name"].replace("_", " "), "score H"):
+    score = "score H" if found["goal"] is None else "score"
+    for column in ("candidate", "parent", "change", "AP", "size (h x w)", found["cost_name"].replace("_", " "), score):
         table.add_column(column, justify="right")
     for row in found["best"]:
         table.add_row(

@@ -8,6 +8,7 @@ from jdnas.pipeline.context import Context
 from jdnas.pipeline.run_folder import RunFolder
 from jdnas.pipeline.speed import student_rules
 from jdnas.search.history import History, Trial
+from jdnas.search.objective import score_name
 from jdnas.search.points import Point
 from jdnas.search.settings import SearchSettings
 from jdnas.search.study import SearchStudy
@@ -77,7 +78,8 @@ class Arena:
 
     def said(self, trial: Trial, history: History) -> None:
         """Say what became of a candidate."""
-        figures = f"AP {trial.ap:.3f}, H {trial.score:.4f}" if trial.state == "complete" else f"{trial.state}: {trial.reason}"
+        score = score_name(self.settings)
+        figures = f"AP {trial.ap:.3f}, {score} {trial.score:.4f}" if trial.state == "complete" else f"{trial.state}: {trial.reason}"
         self.say(
             f"    {trial.number:3d} {trial.candidate.change:15s} {figures}   [{history.images} images, best {history.best().score:.4f}]"
         )

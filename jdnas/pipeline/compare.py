@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from jdnas.config import RunConfig
-from jdnas.errors import ConfigError, unknown_name
+from jdnas.data.images import keep_images
+from jdnas.errors import ConfigError, DataError, unknown_name
 from jdnas.models.complexity import multiply_adds, parameters
 from jdnas.pipeline.arena import Arena, BranchFolder, Found
 from jdnas.pipeline.base import check_sources, ensure_base
@@ -23,6 +24,7 @@ from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
 from jdnas.pipeline.search import search_objective
 from jdnas.pipeline.speed import cost_name, make_cost
+from jdnas.search.objective import score_name
 from jdnas.search.points import Point, front_of, within
 from jdnas.search.workshop import Cost, size_hw_from_key
 from jdnas.teacher.pool import TeacherPool
@@ -71,6 +73,7 @@ def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool,
     plan = work_plan(context)
     images = contest.images or config.search.trials * plan.images["candidate"]
     _check_images(images, plan.images["candidate"])
+    choosing, judging = _halves(context)
     each = plan.candidate * images / max(1, plan.images["candidate"])
     progress = JobProgress(console, plan.base + plan.pool + each * len(contest.methods) * len(contest.seeds), quiet=quiet)
     with run_lock(folder), progress.running():
@@ -82,8 +85,8 @@ def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool,
             for method in sorted(contest.methods, key=lambda name: name not in JOINT):  # they say what the others prune to
                 with progress.stage(f"{method}, seed {seed}: {images:,} training images", each):
                     target = _target_cost(context, cost, contest, runs, seed)
-                    runs.append(_one(context, pool, cost, method, seed, images, target, progress))
-        table = _table(context, cost, contest, runs, images)
+                    runs.append(_one(choosing, judging, pool, cost, method, seed, images, target, progress))
+        table = _table(choosing, judging, cost, contest, runs, images)
     write_json(folder.root / "compare.json", table)
     (folder.root / "compare.md").write_text(markdown(table))
     return table
@@ -102,15 +105,24 @@ def _target_cost(context: Context, cost: Cost, contest: Contest, runs: Sequence[
     return min(base, own[0]["cost_at_base_size"]) if own else PRUNE_TO * base
 
 
-def _half(context: Context, first: int) -> Context:
-    return replace(context, val=replace(context.val, records=context.val.records[first::2]))
+def _halves(context: Context) -> tuple[Context, Context]:
+    """Return the context with the validation images that choices are made by, and with those that judge."""
+    data, settings = context.val, context.config.data_settings
+    if len(data.records) < 2:
+        raise DataError(f"{data.root} has {len(data.records)} validation image; a comparison chooses by one half and judges by the other: "
+                        "add images to that split")  # fmt: skip
+    choosing, judging = (replace(data, records=data.records[first::2]) for first in (0, 1))
+    for half in (choosing, judging):
+        keep_images(half, settings.cache, context.folder.root / "cache")
+    return replace(context, val=choosing), replace(context, val=judging)
 
 
 def _one(
-    context: Context, pool: TeacherPool, cost: Cost, method: str, seed: int, images: int, target_cost: float, progress: JobProgress
-) -> Json:
+    choosing: Context, judging: Context, pool: TeacherPool, cost: Cost, method: str, seed: int, images: int, target_cost: float,
+    progress: JobProgress,
+) -> Json:  # fmt: skip
     """Run a method with a seed, or read what it came to."""
-    root = context.folder.root / "compare" / f"{method}_{seed}"
+    root = choosing.folder.root / "compare" / f"{method}_{seed}"
     path, asked = root / "result.json", {"method": method, "seed": seed, "images_allowed": images}
     if method in PRUNES:
         asked["target_cost"] = target_cost
@@ -122,13 +134,13 @@ def _one(
         return read_json(path)
     write_json(root / "asked.json", asked)
     own = replace(
-        _half(context, 0), config=context.config.model_copy(update={"seed": seed}), folder=BranchFolder(root, context.folder)
+        choosing, config=choosing.config.model_copy(update={"seed": seed}), folder=BranchFolder(root, choosing.folder)
     )  # fmt: skip
     arena = Arena(own, pool, cost, images, target_cost, progress.say)
     found = METHODS[method](arena)
-    result: Json = {**asked, "target_cost": target_cost, **_judged(arena, _half(context, 1), found)}
+    result: Json = {**asked, "target_cost": target_cost, **_judged(arena, judging, found)}
     share = f"{100 * result['cost_share']:.0f} % of the cost"
-    progress.say(f"  {method}, seed {seed}: AP {result['ap']:.3f}, H {result['score']:.4f} at {share}")
+    progress.say(f"  {method}, seed {seed}: AP {result['ap']:.3f}, {score_name(own.config.search)} {result['score']:.4f} at {share}")
     write_json(path, result)
     return result
 
@@ -185,10 +197,10 @@ def _spread_of_all(values: Sequence[float | None]) -> Json | None:
     return _spread(found) if len(found) == len(values) else None  # a mean over some seeds would compare unlike things
 
 
-def _table(context: Context, cost: Cost, contest: Contest, runs: list[Json], images: int) -> Json:
-    base_cost = cost(context.base_spec, context.base_size_hw)
-    state = load_detector(context.folder.base)[1]
-    base_ap = evaluate_detector(_half(context, 1), context.base_spec, state, context.base_size_hw).ap
+def _table(choosing: Context, judging: Context, cost: Cost, contest: Contest, runs: list[Json], images: int) -> Json:
+    objective, size = search_objective(judging, cost), judging.base_size_hw
+    base_cost, state = objective.base_cost, load_detector(judging.folder.base)[1]
+    base_ap = evaluate_detector(judging, judging.base_spec, state, size).ap
     rows: list[Json] = []
     for method in contest.methods:
         own = [run for run in runs if run["method"] == method]
@@ -205,10 +217,11 @@ def _table(context: Context, cost: Cost, contest: Contest, runs: list[Json], ima
         }  # fmt: skip
     return {
         "equal": "images", "images": images, "base_and_pool_images": "trained once for all, counted for nobody",
-        "judged_on": f"{len(context.val.records[1::2])} validation images that no choice was made by",
-        "chosen_on": f"{len(context.val.records[::2])} validation images", "cost_name": cost_name(context.config),
-        "base": {"ap": base_ap, "score": base_ap, "cost": base_cost}, "seeds": list(contest.seeds), "rows": rows, "runs": runs,
-        "data": context.train.name, "settings": context.config.model_dump(mode="json"),
+        "judged_on": f"{len(judging.val.records)} validation images that no choice was made by",
+        "chosen_on": f"{len(choosing.val.records)} validation images", "cost_name": cost_name(judging.config),
+        "score_name": score_name(judging.config.search),
+        "base": {"ap": base_ap, "score": objective.score(base_ap, base_cost, size), "cost": base_cost}, "seeds": list(contest.seeds),
+        "rows": rows, "runs": runs, "data": judging.train.name, "settings": judging.config.model_dump(mode="json"),
     }  # fmt: skip
 
 
@@ -225,7 +238,8 @@ def lines(table: Json) -> tuple[list[str], list[list[str]]]:
     shares = sorted(table["rows"][0]["ap_at_cost"], key=float, reverse=True)
     at_cost = [f"AP at {float(share):.0%} cost" for share in shares]
     joint = [row["method"] for row in table["rows"] if row["method"] in JOINT]
-    headings = ["method", "H", "AP", "cost", "images", "candidates", *(f"{name} − it, in H" for name in joint), *at_cost]
+    score = table["score_name"]
+    headings = ["method", score, "AP", "cost", "images", "candidates", *(f"{name} − it, in {score}" for name in joint), *at_cost]
     base = table["base"]
     rows = [["base", f"{base['score']:.4f}", f"{base['ap']:.4f}", "1.00", *["–"] * (2 + len(joint) + len(shares))]]
     for row in table["rows"]:
@@ -241,10 +255,11 @@ def markdown(table: Json) -> str:
     """Return a comparison as Markdown: the table, and what it rests on."""
     headings, rows = lines(table)
     seeds = ", ".join(map(str, table["seeds"]))
+    what_one_is = "; H has the base's cost and resolution as its 1" if table["score_name"] == "H" else ""
     text = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1), *("| " + " | ".join(row) + " |" for row in rows)]
     text += [
         "", f"Mean ± sample standard deviation over seeds {seeds}; {table['images']:,} training images for each method; those of base and "
         f"pool are {table['base_and_pool_images']}. Choices were made on {table['chosen_on']}, all figures are on {table['judged_on']}. "
-        f"Cost: {table['cost_name'].replace('_', ' ')}, as a share of the base's; H has the base's cost and resolution as its 1.", "",
+        f"Cost: {table['cost_name'].replace('_', ' ')}, as a share of the base's{what_one_is}.", "",
     ]  # fmt: skip
     return "\n".join(text)

@@ -14,7 +14,7 @@ from jdnas.pipeline.workshop import StudentWorkshop
 from jdnas.search.analyses import images_saved
 from jdnas.search.climb import SearchResult, run
 from jdnas.search.history import History, Trial
-from jdnas.search.objective import Objective, goal_of, objective_for
+from jdnas.search.objective import Objective, goal_of, objective_for, score_name
 from jdnas.search.settings import SearchSettings
 from jdnas.search.study import SearchStudy
 from jdnas.search.workshop import Candidate, Cost, SearchTask
@@ -34,12 +34,12 @@ class Control:
     metrics: dict[str, object]
 
 
-def _describe(trial: Trial) -> str:
+def _describe(trial: Trial, score: str) -> str:
     if trial.state == "refused":
         return f"refused before training: {trial.reason}"
     if trial.state in ("stopped", "failed"):
         return f"{trial.state}: {trial.reason}"
-    return f"AP {trial.ap:.3f} at {trial.size}, cost {trial.cost:.4g}, H {trial.score:.4f}"
+    return f"AP {trial.ap:.3f} at {trial.size}, cost {trial.cost:.4g}, {score} {trial.score:.4f}"
 
 
 def search_settings(context: Context) -> SearchSettings:
@@ -96,9 +96,8 @@ def _tell(context: Context, trial: Trial, history: History, progress: JobProgres
     for name, value in (("ap", trial.ap), ("score", trial.score), ("cost", trial.cost), ("best_score", best.score)):
         if value is not None:
             context.scalars.add(f"search/{name}", value, trial.number)
-    progress.say(
-        f"  candidate {trial.number:3d} {trial.candidate.change:15s} {_describe(trial)}   \\[best {best.number}: {best.score:.4f}]"
-    )
+    became = _describe(trial, score_name(context.config.search))
+    progress.say(f"  candidate {trial.number:3d} {trial.candidate.change:15s} {became}   \\[best {best.number}: {best.score:.4f}]")
     if trial.student != trial.candidate.origin:
         progress.say("    " + " ".join(explain(trial.candidate.origin, trial.student)))
 

@@ -63,6 +63,7 @@ def _context(run: RunData, run_dir: Path) -> dict[str, Any]:
         "sizes": {role: tiles.cell(run.model(role).get("size_hw")).replace(", ", "×") for role in tiles.ROLES if run.model(role)},
         "figures": {name: figure for name, figure in figures.items() if figure is not None},
         "cost_title": charts.cost_axis(run.cost_name)[0],
+        "score_name": run.score_name,
         "search": _search_line(run),
         "action_rows": [_action_cells(row) for row in action_rows(run)],
         "architecture": _architecture(run),
@@ -116,7 +117,7 @@ def _score_line(run: RunData) -> str:
         return ""
     polish = as_dict(run.model("student").get("polish"))
     scores = [finite(as_dict(polish.get(name)).get("score")) for name in ("unpolished", "polished")]
-    line = f" Score H × 100: base {100 * base:.2f}, student {100 * student:.2f}."
+    line = f" {'Score H' if run.score_name == 'H' else 'Score'} × 100: base {100 * base:.2f}, student {100 * student:.2f}."
     if scores[0] is None or scores[1] is None:
         return line
     return f"{line} Polishing for {polish.get('epochs')} epochs: {100 * scores[0]:.2f} before, {100 * scores[1]:.2f} after."

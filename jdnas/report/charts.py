@@ -53,7 +53,7 @@ def hover(candidate: Candidate, cost_name: str) -> str:
     if candidate.cost is not None:
         lines.append(f"{escape(title)}: {significant(candidate.cost * factor, 4)}")
     if candidate.score is not None:
-        lines.append(f"score H {100 * candidate.score:.2f}")
+        lines.append(f"score {100 * candidate.score:.2f}")
     for role, spec in (("student", candidate.student), ("teacher", candidate.teacher)):
         if spec is not None:
             lines += [f"{role}: {_depths(spec)}", f"  {_widths(spec)}"]
@@ -183,7 +183,7 @@ def history(run: RunData) -> Figure | None:
         if missed:
             marker = {"size": 9, "symbol": symbol, "color": "var(--bad)" if state == "failed" else "var(--muted)", "line": {"width": 1.5}}
             traces.append(_dots(state, missed, [float(c.number) for c in missed], [floor] * len(missed), run.cost_name, marker))
-    return {"data": traces, "layout": _by_candidate(run, "score H × 100")}
+    return {"data": traces, "layout": _by_candidate(run, f"{run.score_name} × 100")}
 
 
 def action_gains(run: RunData) -> Figure | None:
@@ -196,7 +196,7 @@ def action_gains(run: RunData) -> Figure | None:
         marker = {"size": 9, "color": _ACTION_COLOURS[index % len(_ACTION_COLOURS)], "line": {"width": 1, "color": "var(--card)"}}
         x, y = [float(c.number) for c, _ in pairs], [gain for _, gain in pairs]
         traces.append(_dots(escape(readable(action)), [c for c, _ in pairs], x, y, run.cost_name, marker))
-    layout = _by_candidate(run, "gain in H × 100 over its parent")
+    layout = _by_candidate(run, f"gain in {run.score_name} × 100 over its parent")
     layout["yaxis"].update(zeroline=True)
     return {"data": traces, "layout": layout}
 
@@ -217,7 +217,7 @@ def capacity(run: RunData) -> Figure | None:
         "color": [p[2] for p in points],
         "colorscale": [[0, "var(--low)"], [1, "var(--high)"]],
         "colorbar": {
-            "title": {"text": "H × 100", "font": _SMALL},
+            "title": {"text": f"{run.score_name} × 100", "font": _SMALL},
             "tickfont": _SMALL,
             "thickness": 10,
             "outlinewidth": 0,

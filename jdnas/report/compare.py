@@ -156,7 +156,7 @@ def _search(runs: list[Named]) -> Json | None:
                 "hovertemplate": f"{escape(name)}, candidate %{{x}}: %{{y:.2f}}<extra></extra>",
                 "line": {"color": COLOURS[index % len(COLOURS)], "shape": "hv", "width": 1.75},
             })  # fmt: skip
-    layout = {"xaxis": {"title": {"text": "candidate"}}, "yaxis": {"title": {"text": "best score H × 100 so far"}}}
+    layout = {"xaxis": {"title": {"text": "candidate"}}, "yaxis": {"title": {"text": "best score × 100 so far"}}}
     return {"data": traces, "layout": layout} if traces else None
 
 

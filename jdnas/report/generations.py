@@ -9,7 +9,7 @@ _COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "va
 
 
 def gains_over_generations(run: RunData) -> dict[str, Any] | None:
-    """Return stacked bars: the gain in H x 100 that each kind of change brought in each generation; None where nothing helped.
+    """Return stacked bars: the gain in score times 100 that each kind of change brought in each generation; None where nothing helped.
 
     A generation is how often the best score had risen when a candidate was proposed.
     """
@@ -30,5 +30,6 @@ def gains_over_generations(run: RunData) -> dict[str, Any] | None:
         }
         for index, (change, own) in enumerate(sorted(gains.items()))
     ]  # fmt: skip
-    axes: dict[str, Any] = {"xaxis": {"title": {"text": "generation"}, "dtick": 1}, "yaxis": {"title": {"text": "gain in H × 100"}}}
+    gained = f"gain in {run.score_name} × 100"
+    axes: dict[str, Any] = {"xaxis": {"title": {"text": "generation"}, "dtick": 1}, "yaxis": {"title": {"text": gained}}}
     return {"data": bars, "layout": {**axes, "barmode": "stack"}}

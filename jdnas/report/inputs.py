@@ -64,6 +64,11 @@ class RunData:
         return as_dict(self.summary.get(role))
 
     @property
+    def score_name(self) -> str:
+        """What the score is called: H of the paper, or a mere score where the search had a goal."""
+        return "H" if as_dict(self.summary.get("search")).get("goal") is None else "score"
+
+    @property
     def base(self) -> Candidate | None:
         """The candidate that the search started from."""
         return next((c for c in self.candidates if c.parent is None and c.state == "evaluated"), None)

@@ -53,6 +53,11 @@ class Objective:
         return key, scores[key]
 
 
+def score_name(settings: SearchSettings) -> str:
+    """Return what the score is called: H of the paper, or a mere score where the search has a budget."""
+    return "H" if settings.max_cost is None and settings.min_ap is None else "score"
+
+
 def objective_for(task: SearchTask, cost: Cost, settings: SearchSettings) -> Objective:
     """Return the objective whose base cost is that of the base at its resolution."""
     base = costs_of(task.base, task.sizes_hw, cost)[size_key(task.base_size_hw)]

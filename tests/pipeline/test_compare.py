@@ -8,12 +8,14 @@ from statistics import mean, stdev
 import pytest
 from rich.console import Console
 
-from jdnas.errors import ConfigError
+from jdnas.data.images import DiskStore, image_store
+from jdnas.errors import ConfigError, DataError
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline import baselines, compare
 from jdnas.pipeline.arena import Arena, BranchFolder
 from jdnas.pipeline.baselines import METHODS, RandomWorkshop, UntaughtWorkshop
 from jdnas.pipeline.compare import Contest, ap_at, cell, markdown
+from jdnas.pipeline.context import Context
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import RunFolder
 from jdnas.search.study import SearchStudy, sqlite_url
@@ -134,7 +136,7 @@ def test_an_unfinished_method_is_held_to_what_it_was_begun_for(tiny: Tiny, tmp_p
 
     def one(method: str, target_cost: float, images: int = 16) -> None:
         monkeypatch.setitem(METHODS, method, interrupted)
-        compare._one(context, tiny.pool, cost, method, 0, images, target_cost, JobProgress(Console(), 1.0, quiet=True))
+        compare._one(context, context, tiny.pool, cost, method, 0, images, target_cost, JobProgress(Console(), 1.0, quiet=True))
 
     def interrupted(arena: Arena) -> None:
         raise KeyboardInterrupt
@@ -149,6 +151,31 @@ def test_an_unfinished_method_is_held_to_what_it_was_begun_for(tiny: Tiny, tmp_p
     for unneeded in (0.7e6, 0.5e6):
         with pytest.raises(KeyboardInterrupt):
             one("joint", unneeded)
+
+
+def with_settings(context: Context, section: str, **keys: object) -> Context:
+    own = getattr(context.config, section).model_copy(update=keys)
+    return replace(context, config=context.config.model_copy(update={section: own}))
+
+
+def test_both_halves_keep_their_images_as_the_settings_say(tiny: Tiny, tmp_path: Path) -> None:
+    context = replace(with_settings(tiny.context, "data_settings", cache="disk"), folder=RunFolder(tmp_path))
+    choosing, judging = compare._halves(context)
+    assert len(choosing.val.records) == len(judging.val.records) == 3
+    assert all(isinstance(image_store(half.val), DiskStore) for half in (choosing, judging))
+    alone = replace(context, val=replace(context.val, records=context.val.records[:1]))
+    with pytest.raises(DataError, match=r"shapes has 1 validation image; a comparison chooses by one half.*add images"):
+        compare._halves(alone)
+
+
+def test_the_base_is_scored_by_the_goal_as_the_methods_are(tiny: Tiny) -> None:
+    run = {"method": "nas", "seed": 0, "ap": 0.1, "score": 0.1, "cost_share": 0.5, "images": 8, "candidates": 1, "front": []}
+    limit = cost(tiny.context.base_spec, tiny.context.base_size_hw) / 2
+    for keys, name in (({}, "H"), ({"max_cost": limit}, "score")):
+        choosing, judging = compare._halves(with_settings(tiny.context, "search", **keys))
+        table = compare._table(choosing, judging, cost, Contest(("nas",), (0,)), [run], 8)
+        assert table["base"]["score"] == (pytest.approx(-1.0) if keys else table["base"]["ap"])
+        assert compare.lines(table)[0][1] == name and ("H has the base's cost" in markdown(table)) is (name == "H")
 
 
 def test_one_line_for_wrong_input(tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def named(figure: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return next(t for t in figure["data"] if t["name"] == name)
 
 
+def test_only_the_score_of_a_search_without_a_goal_is_called_h(tmp_path: Path) -> None:
+    rows = [trial(0, None, 0.2, 10.0, 0.2, action=None), trial(1, 0, 0.2, 9.0, 0.21)]
+    for summary, name in (({}, "H"), ({"search": {"goal": {"mode": "max_cost"}}}, "score")):
+        run = run_of(tmp_path, rows, summary)
+        titles = [make(run)["layout"]["yaxis"]["title"]["text"] for make in (charts.history, charts.action_gains)]
+        assert titles == [f"{name} × 100", f"gain in {name} × 100 over its parent"]
+
+
 def test_all_figures_of_a_full_run_are_valid_plotly(full_run: Path) -> None:
     run = read_run(full_run)
     for make in FIGURES:
