@@ -24,7 +24,7 @@ from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
 from jdnas.search.analyses import capacities, counts, gains_by_change
 from jdnas.search.climb import SearchResult
 from jdnas.search.history import History, Trial
-from jdnas.search.workshop import size_hw_from_key
+from jdnas.search.workshop import size_hw_from_key, size_key
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import read_json
 
@@ -100,13 +100,14 @@ def trial_row(trial: Trial, winners: set[int]) -> dict[str, Any]:
 
 
 def report_data(context: Context, history: History, student: Trial) -> dict[str, Any]:
-    """Return what the report draws of the search."""
+    """Return what the report draws of the search; `student` has the figures that it leaves with, polished or not."""
     winners = {trial.number for trial in history.lineage(student.number)}
     base_meta = read_json(context.folder.base.with_suffix(".json"))["meta"]
     size_hw = size_hw_from_key(student.size or "")
     pool_meta = read_json(context.folder.pool.with_suffix(".json"))["meta"]
     return {
-        "trials": [trial_row(trial, winners) for trial in history],
+        "trials": [trial_row(trial, winners) for trial in history], "delivered": trial_row(student, winners),
+        "control_cost": history[0].costs[size_key(context.base_size_hw)],
         "cost_name": cost_name(context.config),
         "actions": gains_by_change(history),
         "teacher_capacity": capacities(history, backbone_parameters, backbone_parameters),

@@ -106,8 +106,8 @@ def accuracy_against_cost(run: RunData) -> Figure | None:
     def place(cs: list[Candidate]) -> tuple[list[float], list[float]]:
         return [(c.cost or 0.0) * factor for c in cs], [100 * (c.ap or 0.0) for c in cs]
 
-    named = [c for c in (run.base, run.winner) if c in points]
-    others = [c for c in points if c not in named]
+    roles = [(c, role, symbol) for c, role, symbol in _roles(run) if c.ap is not None and c.cost is not None]
+    others = [c for c in points if c not in [named for named, *_ in roles]]
     front = pareto_front(list(zip(*place(points), strict=True)))
     traces = [_line("Pareto front", [p[0] for p in front], [p[1] for p in front], "var(--muted)", shape="hv", width=1.25, dash="dot")]
     lineage = [c for c in points if c.in_lineage]
@@ -123,17 +123,19 @@ def accuracy_against_cost(run: RunData) -> Figure | None:
                 {"size": 8, "color": "var(--dot)", "line": {"width": 1, "color": "var(--card)"}},
             )
         )
-    traces += [_named(c, role, symbol, run.cost_name, place) for c, role, symbol in _roles(run) if c in points]
-    control, base = finite(run.model("control").get("ap")), run.base
-    if control is not None and base is not None and base.cost is not None:
-        traces.append(_control(base.cost * factor, 100 * control))
+    traces += [_named(c, role, symbol, run.cost_name, place) for c, role, symbol in roles]
+    control, cost = finite(run.model("control").get("ap")), finite(run.extra.get("control_cost"))
+    if cost is None and run.base is not None:
+        cost = run.base.cost
+    if control is not None and cost is not None:
+        traces.append(_control(cost * factor, 100 * control))
     return {"data": traces, "layout": _layout(title, "AP")}
 
 
 def _roles(run: RunData) -> list[tuple[Candidate, str, str]]:
     found = [] if run.base is None else [(run.base, "base", "circle")]
-    if run.winner is not None and run.winner is not run.base:
-        found.append((run.winner, "student", "star"))
+    if run.delivered is not None and run.delivered != run.base:
+        found.append((run.delivered, "student", "star"))
     return found
 
 

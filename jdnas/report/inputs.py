@@ -79,6 +79,12 @@ class RunData:
         lineage = [c for c in self.candidates if c.in_lineage and c.state == "evaluated"]
         return max(lineage, key=lambda c: c.number, default=None)
 
+    @property
+    def delivered(self) -> Candidate | None:
+        """The winner with the figures that it left with, which a polish may have changed."""
+        row = as_dict(self.extra.get("delivered"))
+        return _candidate(row) if row else self.winner
+
 
 def finite(value: object) -> float | None:
     """Return a number as float, and None for anything that is not a finite number."""

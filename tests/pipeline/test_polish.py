@@ -99,4 +99,7 @@ def test_optimize_reports_both_and_gives_the_control_as_many_images(tmp_path: Pa
     assert delivered["score"] == max(record["polished"]["score"], record["unpolished"]["score"])
     own = 24 if record["delivered"] == "polished" else 0
     assert summary["control"]["extra_images"] == own + (8 if summary["student"]["trial"] else 0)
+    drawn = json.loads((folder / "report_data.json").read_text())
+    assert (drawn["delivered"]["ap"], drawn["delivered"]["cost"]) == (delivered["ap"], delivered["cost"])
+    assert drawn["control_cost"] > 0
     assert "Polishing for 2.0 epochs" in (folder / "report.html").read_text()

@@ -45,6 +45,15 @@ def named(figure: dict[str, Any] | None, name: str) -> dict[str, Any]:
     return next(t for t in figure["data"] if t["name"] == name)
 
 
+def test_control_and_polished_student_stand_where_they_were_measured(small: RunData, tmp_path: Path) -> None:
+    polished = trial(3, 0, 0.25, 9.5, 0.26, lineage=True)
+    rows = json.loads((tmp_path / "report_data.json").read_text())["trials"]
+    figure = charts.accuracy_against_cost(run_of(tmp_path, rows, {"control": {"ap": 0.21}}, delivered=polished, control_cost=12.0))
+    assert (named(figure, "control")["x"], named(figure, "control")["y"]) == ([12.0], [21.0])
+    assert (named(figure, "student")["x"], named(figure, "student")["y"]) == ([9.5], [25.0])
+    assert 22.0 in named(figure, "candidate")["y"] and 22.0 not in named(charts.accuracy_against_cost(small), "candidate")["y"]
+
+
 def test_only_the_score_of_a_search_without_a_goal_is_called_h(tmp_path: Path) -> None:
     rows = [trial(0, None, 0.2, 10.0, 0.2, action=None), trial(1, 0, 0.2, 9.0, 0.21)]
     for summary, name in (({}, "H"), ({"search": {"goal": {"mode": "max_cost"}}}, "score")):
