@@ -52,7 +52,8 @@ def named(what: str) -> list[str]:
 def reproduce(what: str, lab: Lab, out: Path, *, scale: str, table_only: bool = False) -> list[Path]:
     """Make tables and figures and return the Markdown files, each with a .json and for figures an .svg beside it.
 
-    Jobs whose records are in the work folder are not done again. With `table_only` nothing is trained, and what has no record is left out.
+    Jobs whose records are in the work folder are not done again. With `table_only` nothing is trained, and what has no record is left out;
+    a ConfigError says that nothing has one.
     """
     names = named(what)
     jobs = {name: ITEMS[name].jobs(lab) for name in names}
@@ -71,14 +72,16 @@ def reproduce(what: str, lab: Lab, out: Path, *, scale: str, table_only: bool = 
             if not lab.quiet:
                 lab.console.print(f"{name}: {job.what}: {now - before:.0f} s  ({done} of {len(left)}, about {rest} left)", highlight=False)
         records = [job.record() for job in jobs[name] if job.done]
-        if not records:
-            raise ConfigError(f"{name} has no records in {lab.work} yet; leave out --table-only")
-        written.append(_publish(name, ITEMS[name].result(lab, records), lab, out, scale))
+        if records:
+            made_with = [record["provenance"] for record in records if "provenance" in record]
+            written.append(_publish(name, ITEMS[name].result(lab, records), made_with, lab, out, scale))
+    if not written:
+        raise ConfigError(f"{what} has no records in {lab.work} yet; leave out --table-only")
     return written
 
 
-def _publish(name: str, result: Result, lab: Lab, out: Path, scale: str) -> Path:
-    """Write what came out of an item, with its setting and provenance."""
+def _publish(name: str, result: Result, made_with: list[Record], lab: Lab, out: Path, scale: str) -> Path:
+    """Write what came out of an item, with its setting, and the provenance of its records and of this layout."""
     context, table = lab.context(lab.scale.pool_model), result.table
     settings = lab.config.model_dump(mode="json", exclude={"base", "seed", "weights", "preset", "data"})
     document = {
@@ -87,7 +90,8 @@ def _publish(name: str, result: Result, lab: Lab, out: Path, scale: str) -> Path
             "name": Path(lab.config.data).name, "train_images": len(context.train.records), "val_images": len(context.val.records),
             "classes": list(context.train.classes), "fingerprint": [context.train.fingerprint, context.val.fingerprint],
         },
-        "scale_settings": lab.scale.model_dump(mode="json", exclude={"run", "preset"}), "settings": settings, "provenance": provenance(),
+        "scale_settings": lab.scale.model_dump(mode="json", exclude={"run", "preset"}), "settings": settings,
+        "provenance": [own for index, own in enumerate(made_with) if own not in made_with[:index]], "laid_out_with": provenance(),
         "columns": list(table.columns), "cells": [list(row) for row in table.rows], "notes": list(table.notes), "rows": list(result.rows),
     }  # fmt: skip
     write_json(out / f"{name}.json", document)

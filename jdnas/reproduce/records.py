@@ -12,6 +12,7 @@ from jdnas.distill.teacher import Teacher
 from jdnas.models.weights import State
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
+from jdnas.reproduce.provenance import provenance
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import has_detector, load_detector, read_json, save_detector, write_json
 from jdnas.training.loop import Resume
@@ -39,11 +40,11 @@ class Job:
 
 
 def kept(path: Path, make: Callable[[], Record]) -> Record:
-    """Return what an earlier call left at `path`, or make it, with the seconds that it took."""
+    """Return what an earlier call left at `path`, or make it, with the seconds that it took and what it was made with."""
     if path.exists():
         return read_json(path)
     started = time.monotonic()
-    result = make() | {"wall_seconds": round(time.monotonic() - started, 1)}
+    result = make() | {"wall_seconds": round(time.monotonic() - started, 1), "provenance": provenance()}
     write_json(path, result)
     return result
 

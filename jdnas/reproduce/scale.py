@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from jdnas.config import merge, presets_folder, read_preset, read_yaml
 from jdnas.errors import ConfigError, unknown_name
+from jdnas.reproduce.records import file_name
 from jdnas.settings import Settings
 
 Ratio = Annotated[float, Field(gt=0, lt=1)]
@@ -115,4 +116,17 @@ def read_scale(name: str) -> Scale:
     used = (scale.pool_model, *scale.table2.models, *scale.table4.models, scale.compare.model, scale.figure4.student)
     for model in used:
         scale.base_of(model)
+    _check_record_names(scale, path)
     return scale
+
+
+def _check_record_names(scale: Scale, path: Path) -> None:
+    """Raise a ConfigError where two rows of a table would be kept in one record."""
+    students = [file_name(pair.student) for pair in scale.table3.pairs]
+    ratios = [f"{100 * ratio:.0f} %" for ratio in (0.0, *scale.table2.ratios)]
+    for what, names in (("students of table3.pairs", students), ("table2.ratios (and the baseline's 0)", ratios)):
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(
+                f"{path}: several {what} would be kept as {twice!r}; name each pair's student differently, by letters and digits, and let "
+                "ratios differ in whole percent"
+            )

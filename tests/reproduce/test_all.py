@@ -48,8 +48,10 @@ def test_every_item_leaves_its_files(results: Path) -> None:
     for name in ITEMS:
         document, text = json.loads((out / f"{name}.json").read_text()), (out / f"{name}.md").read_text()
         assert document["what"] == name and document["scale"] == "tiny" and document["seeds"] == [0]
-        assert document["provenance"].keys() >= {"commit", "device", "torch", "command", "date"}
-        assert document["provenance"]["command"].endswith("reproduce all --scale tiny")
+        for made_with in (*document["provenance"], document["laid_out_with"]):
+            assert made_with.keys() >= {"commit", "device", "torch", "command", "date"}
+            assert made_with["command"].endswith("reproduce all --scale tiny")
+        assert document["provenance"]
         assert document["data"]["train_images"] == 12 and document["settings"]["base_train"]["epochs"] == 1
         assert document["cells"] and all(len(row) == len(document["columns"]) for row in document["cells"])
         assert f"| {' | '.join(document['columns'])} |" in text and "12 training and 6 validation images of shapes" in text
