@@ -14,14 +14,15 @@ from typing import Any
 from provenance import ROOT
 from small_setting import publish, small_context, training
 
+from jdnas.atomic import write_atomically
 from jdnas.distill.settings import DistillSettings
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.distillation import Student, read_student
-from jdnas.reproduce.dynamic import ARMS, ends, train_arm
+from jdnas.reproduce.dynamic import ARMS, ends, figure, train_arm
 from jdnas.reproduce.records import spread
 from jdnas.teacher.pool import TeacherPool, load_pool
-from jdnas.training.checkpoint import write_json
 
+TITLE = "Dynamic and conventional distillation, small CPU setting"
 DISTILL = DistillSettings(feature=0.0005, localization=0.1, normalize_features=True)  # as in the quick preset
 
 
@@ -31,28 +32,6 @@ def run_arm(context: Context, pool: TeacherPool, student: Student, arm: str, see
     record = train_arm(context, pool, student, arm, train, DISTILL, rounds=options.rounds, seed=seed, stem=stem)
     print(arm, seed, record["ap"], flush=True)
     return record
-
-
-def figure(table: dict[str, Any]) -> str:
-    """Return an HTML page with AP over training images: mean over seeds, and a line per seed behind it."""
-    import plotly.graph_objects as go
-
-    page = go.Figure(layout={"template": "plotly_white", "title": "Dynamic and conventional distillation, small CPU setting",
-                             "xaxis": {"title": "training images"}, "yaxis": {"title": "AP"}})  # fmt: skip
-    for arm, colour in zip(ARMS, ("#888888", "#efb118", "#4269d0"), strict=True):
-        runs = [run for run in table["runs"] if run["arm"] == arm]
-        for run in runs:
-            page.add_scatter(x=_images(run), y=[table["student"]["ap"], *run["ap"]], line={"color": colour, "width": 1}, opacity=0.35,
-                             showlegend=False, mode="lines")  # fmt: skip
-        means = [sum(values) / len(runs) for values in zip(*(run["ap"] for run in runs), strict=True)] if runs else []
-        if runs:
-            page.add_scatter(x=_images(runs[0]), y=[table["student"]["ap"], *means], name=arm, line={"color": colour, "width": 3})
-    text: str = page.to_html(include_plotlyjs="cdn")
-    return text
-
-
-def _images(run: dict[str, Any]) -> list[int]:
-    return [run["images_per_round"] * index for index in range(len(run["ap"]) + 1)]
 
 
 def main() -> None:
@@ -65,6 +44,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.0005)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "dynamic_kd.json")
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "distillation" / "dynamic.svg")
     options = parser.parse_args()
     context = small_context(options.work)
     pool, (student, _) = load_pool(options.pool, context.train.classes), read_student(options.student)
@@ -76,8 +56,7 @@ def main() -> None:
             last = {name: spread([run["ap"][-1] for run in runs if run["arm"] == name]) for name in {run["arm"] for run in runs}}
             table = {**about, "rounds": options.rounds, "epochs": options.epochs, "lr": options.lr, "last_ap": last, "runs": runs}
             publish(options.out, table)
-            options.work.joinpath("figure.html").write_text(figure(table))
-    write_json(options.work / "done.json", {"runs": len(runs)})
+            write_atomically(options.plot, figure(TITLE, runs).encode())
 
 
 if __name__ == "__main__":

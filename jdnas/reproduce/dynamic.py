@@ -81,23 +81,36 @@ def _student(lab: Lab) -> Student:
     return Student(lab.context(lab.scale.figure4.student).base_spec, state)
 
 
-def result(lab: Lab, records: list[Record]) -> Result:
-    """Draw AP over training images, the mean over seeds thick, and tabulate the APs after each round."""
-    before = next((r["student"]["ap"] for r in records if r["kind"] == "ends"), None)
-    lines, rows, cells = [], [], []
+def figure(title: str, runs: list[Record]) -> str:
+    """Draw AP over training images as SVG: each run thin, the mean over seeds thick."""
+    lines = []
     for arm, name in ARMS.items():
-        runs = [r for r in records if r["kind"] == "arm" and r["arm"] == arm]
+        own = [run for run in runs if run["arm"] == arm]
+        if len(own) > 1:
+            lines += [Line("", _images(run), [100 * ap for ap in run["ap"]], COLOURS[arm], thin=True) for run in own]
+        if own:
+            means = [100 * spread(aps)["mean"] for aps in zip(*(run["ap"] for run in own), strict=True)]
+            lines.append(Line(name, _images(own[0]), means, COLOURS[arm]))
+    return draw(title, (Panel("AP over training images", "training images", "AP", lines=tuple(lines)),))
+
+
+def _images(run: Record) -> list[int]:
+    return [run["images_per_round"] * (index + 1) for index in range(len(run["ap"]))]
+
+
+def result(lab: Lab, records: list[Record]) -> Result:
+    """Draw AP over training images, and tabulate the APs after each round."""
+    before = next((r["student"]["ap"] for r in records if r["kind"] == "ends"), None)
+    arms, rows, cells = [r for r in records if r["kind"] == "arm"], [], []
+    for arm, name in ARMS.items():
+        runs = [run for run in arms if run["arm"] == arm]
         if not runs:
             continue
-        images = [runs[0]["images_per_round"] * (index + 1) for index in range(len(runs[0]["ap"]))]
-        lines += [Line("", images, [100 * ap for ap in run["ap"]], COLOURS[arm], thin=True) for run in runs if len(runs) > 1]
         after = [spread(aps) for aps in zip(*(run["ap"] for run in runs), strict=True)]
-        lines.append(Line(name, images, [100 * found["mean"] for found in after], COLOURS[arm]))
-        rows.append({"arm": arm, "images": images, "ap": after, "seeds": [run["seed"] for run in runs]})
+        rows.append({"arm": arm, "images": _images(runs[0]), "ap": after, "seeds": [run["seed"] for run in runs]})
         cells.append((name, *map(points_spread, after)))
     rounds = len(cells[0]) - 1 if cells else 0
     columns = ("teacher", *(f"round {index + 1}" for index in range(rounds)))
     seeds = ", ".join(map(str, sorted({seed for row in rows for seed in row["seeds"]})))
     note = f"AP of the student before the first round: {points(before)}. Seeds {seeds}."
-    panel = Panel("AP over training images", "training images", "AP", lines=tuple(lines))
-    return Result(Table(TITLE, columns, tuple(cells), (note,)), rows, draw(TITLE, (panel,)))
+    return Result(Table(TITLE, columns, tuple(cells), (note,)), rows, figure(TITLE, arms))

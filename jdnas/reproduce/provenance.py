@@ -35,7 +35,12 @@ def command() -> str:
         name = ["jdnas"]
     else:
         name = ["python", str(script.relative_to(ROOT)) if script.is_relative_to(ROOT) else script.name]
-    return shlex.join([*name, *(Path(word).name if word.startswith("/") else word for word in sys.argv[1:])])
+    return shlex.join([*name, *map(_portable, sys.argv[1:])])
+
+
+def _portable(word: str) -> str:
+    key, equals, value = word.rpartition("=")
+    return key + equals + (Path(value).name if value.startswith("/") else value)
 
 
 def provenance() -> dict[str, Any]:
