@@ -125,8 +125,10 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
         metrics = evaluate_detector(context, context.base_spec, state, context.base_size_hw)
         context.scalars.add("base/ap", metrics.ap, report.steps)
         progress.say(f"  base AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f}) after {report.images} images in {report.seconds:.0f} s")
-    meta = {"images": report.images, "seconds": report.seconds, "skipped_steps": report.skipped, "curve": report.curve,
-            "metrics": metrics.to_dict(), "origin": origin, "scores": report.scores, "stopped_early": report.stopped_early}  # fmt: skip
+    meta = context.described(
+        images=report.images, seconds=report.seconds, skipped_steps=report.skipped, curve=report.curve, metrics=metrics.to_dict(),
+        origin=origin, scores=report.scores, stopped_early=report.stopped_early,
+    )  # fmt: skip
     save_momentum(stem, context.base_spec, momentum)
     save_detector(stem, context.base_spec, state, meta)
     resume.path.unlink(missing_ok=True)

@@ -151,7 +151,8 @@ def _taught(arena: Arena, start: Start, teacher: DetectorSpec, before: Found, st
             context, spec, with_fresh_statistics(context, spec, state), settings, seed=training_seed(context.config.seed, _PIPELINE),
             teacher=teacher_of(context, arena.pool, teacher, spec), resume=resume,
         )  # fmt: skip
-        save_detector(stem, spec, trained.state, {"metrics": metrics_of(context, spec, trained.state), "images": trained.report.images})
+        metrics = metrics_of(context, spec, trained.state)
+        save_detector(stem, spec, trained.state, context.described(metrics=metrics, images=trained.report.images))
         resume.path.unlink(missing_ok=True)
     spec, _, meta = load_detector(stem)
     base = context.base_spec

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,10 @@ class Context:
     def base_size_hw(self) -> SizeHW:
         """The resolution that the base is measured at."""
         return self.sizes_hw[-1]
+
+    def described(self, size_hw: SizeHW | None = None, **more: Any) -> dict[str, Any]:
+        """Return what the file of a detector of this run says: classes, input size (default: the base's), and `more`."""
+        return {"classes": list(self.train.classes), "size_hw": list(size_hw or self.base_size_hw), **more}
 
     def train_batches(self, settings: TrainSettings, seed: int, start: int) -> Iterator[Batch]:
         """Iterate what the steps of a training are computed in, from part `start` on; each part draws its resolution."""

@@ -115,8 +115,7 @@ def train_in_rounds(
         metrics = evaluate_detector(context, student.spec, state, context.base_size_hw)
         done.append({"round": index, "teacher": name, "images": report.images, "seconds": report.seconds, "skipped_steps": report.skipped,
                      "curve": report.curve, "metrics": metrics.to_dict()})  # fmt: skip
-        meta = {"rounds": done, "classes": list(context.train.classes), "size_hw": list(context.base_size_hw), "metrics": metrics.to_dict()}
-        save_detector(stem, student.spec, state, meta)
+        save_detector(stem, student.spec, state, context.described(rounds=done, metrics=metrics.to_dict()))
         partial_path.unlink(missing_ok=True)
         if on_round is not None:
             on_round(done[-1])

@@ -181,8 +181,7 @@ def _deliver_and_report(
 ) -> dict[str, Any]:
     student, weights = final.trial, final.state
     folder, base_size, size = context.folder, context.base_size_hw, size_hw_from_key(student.size or "")
-    save_detector(folder.student, student.student, weights, {"trial": student.number, "classes": list(context.train.classes),
-                  "size_hw": list(size), "metrics": student.metrics})  # fmt: skip
+    save_detector(folder.student, student.student, weights, context.described(size, trial=student.number, metrics=student.metrics))
     progress.now("exporting the student, comparing it with PyTorch")
     delivered = deliver(context, "student", student.student, weights, size, folder.student, student.ap)
     progress.say(f"student, {delivered.verdict}")

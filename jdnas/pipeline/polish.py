@@ -82,6 +82,7 @@ def _polished(
             teacher=teacher_of(context, pool, student.teacher, spec), on_step=progress.steps(units * 0.9, steps), resume=resume,
         )  # fmt: skip
         metrics = metrics_of(context, spec, trained.state)
-    save_detector(stem, spec, trained.state, {**wanted, "metrics": metrics, "images": trained.report.images, "note": trained.note})
+    meta = context.described(metrics=metrics, images=trained.report.images, note=trained.note)
+    save_detector(stem, spec, trained.state, meta | wanted)
     resume.path.unlink(missing_ok=True)
     return trained.state, metrics, trained.report.images

@@ -119,8 +119,7 @@ def prune(
                 metrics = evaluate_detector(context, spec, state, size_hw)
         report["finetuned"] = _figures(spec, size_hw, metrics)
     report |= {"action": action.to_dict(), "epochs": epochs, "seed": config.seed, "images": steps * train.batch, "size_hw": list(size_hw)}
-    meta = {"classes": list(context.train.classes), "size_hw": list(size_hw), "metrics": metrics.to_dict(), "pruning": report}
-    save_detector(stem, spec, state, meta)
+    save_detector(stem, spec, state, context.described(size_hw, metrics=metrics.to_dict(), pruning=report))
     if steps:
         resume.path.unlink(missing_ok=True)
     return report

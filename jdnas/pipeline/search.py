@@ -129,6 +129,6 @@ def ensure_control(context: Context, images: int, base_state: State, progress: J
         metrics = evaluate_detector(context, spec, state, context.base_size_hw).to_dict()
         context.scalars.add("control/ap", metrics["ap"], images // settings.batch)
         progress.say(f"  control AP {metrics['ap']:.3f}")
-    save_detector(stem, spec, state, {"images": images, "metrics": metrics})
+    save_detector(stem, spec, state, context.described(images=images, metrics=metrics))
     resume.path.unlink(missing_ok=True)
     return Control(state, images, metrics)

@@ -94,7 +94,7 @@ class StudentWorkshop:
         metrics, images = metrics_of(context, student, trained.state), trained.report.images
         stem = context.folder.candidate(candidate.number)
         save_momentum(stem, student, trained.momentum)
-        save_detector(stem, student, trained.state, {"number": candidate.number, "metrics": metrics, "images": images})
+        save_detector(stem, student, trained.state, context.described(number=candidate.number, metrics=metrics, images=images))
         if self.storage is not None:
             self.storage.put_detector(context.folder.root, stem)
         files = {"student": str(stem.relative_to(context.folder.root))}

@@ -37,6 +37,14 @@ def test_summary_has_the_documented_keys(nano_run: NanoRun) -> None:
     assert summary["search"]["evaluated"] == 3
 
 
+def test_every_detector_of_a_run_says_its_classes_and_input_size(nano_run: NanoRun) -> None:
+    files = [path for path in nano_run.folder.rglob("*.safetensors") if path.with_suffix(".json").is_file() and path.parent.name != "pool"]
+    assert {path.relative_to(nano_run.folder).parts[0] for path in files} >= {"base", "candidates", "student"}
+    for path in files:
+        meta = load_detector(path.with_suffix(""))[2]
+        assert len(meta["classes"]) == 3 and meta["size_hw"] in ([64, 64], [96, 96]), path
+
+
 def test_products(nano_run: NanoRun) -> None:
     summary, folder = nano_run.summary, nano_run.folder
     assert summary["student"]["parity"]["passed"] is True
