@@ -73,7 +73,8 @@ def optimize(
             weights, objective = _student_weights(context, student, base_state), search_objective(context, cost)
             final = polish(context, pool, student, weights, objective, progress, plan.polish)
             images = result.history.lineage_images(student.number) + final.images
-            control = ensure_control(context, images, base_state, progress, plan.control)
+            progress.replan(plan.control(images) - plan.control())
+            control = ensure_control(context, images, base_state, progress, plan.control(images))
             with progress.stage("Export, parity check, benchmark, report", plan.delivery):
                 return _deliver_and_report(context, result, final, control, base_state, command, progress, placement, plan.delivery)
 

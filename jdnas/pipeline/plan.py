@@ -16,21 +16,29 @@ DELIVERY_UNITS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WorkPlan:
-    """Work per step of the job in Gmultiply-adds, and the training images that each step sees."""
+    """Work per step of the job in Gmultiply-adds, and the training images that each step sees.
+
+    `training` is that of one image of the base, `evaluation` that of the base on all validation images.
+    """
 
     base: float
     pool: float
     candidate: float
     candidates: int
     polish: float
-    control: float
     delivery: float
+    training: float
+    evaluation: float
     images: dict[str, int]
 
     @property
     def total(self) -> float:
         """All of it, with every candidate trained."""
-        return self.base + self.pool + self.candidate * self.candidates + self.polish + self.control + self.delivery
+        return self.base + self.pool + self.candidate * self.candidates + self.polish + self.control() + self.delivery
+
+    def control(self, images: int | None = None) -> float:
+        """Return the work of the control, for as many images as a student of the expected lineage has seen (None)."""
+        return (self.images["control"] if images is None else images) * self.training + self.evaluation
 
 
 def work_plan(context: Context) -> WorkPlan:
@@ -60,7 +68,7 @@ def work_plan(context: Context) -> WorkPlan:
     polish = polish_images * (TRAINING_PASSES * forward(base) + forward(largest)) + (evaluation if polish_images else 0.0)
     return WorkPlan(
         base=base_images * TRAINING_PASSES * forward(base) + evaluation, pool=pool, candidate=candidate, candidates=config.search.trials,
-        polish=polish, control=(lineage * candidate_images + polish_images) * TRAINING_PASSES * forward(base) + evaluation,
-        delivery=DELIVERY_UNITS + 2 * evaluation,
-        images={"base": base_images, "pool": pool_images, "candidate": candidate_images, "polish": polish_images},
+        polish=polish, delivery=DELIVERY_UNITS + 2 * evaluation, training=TRAINING_PASSES * forward(base), evaluation=evaluation,
+        images={"base": base_images, "pool": pool_images, "candidate": candidate_images, "polish": polish_images,
+                "control": lineage * candidate_images + polish_images},
     )  # fmt: skip

@@ -79,7 +79,10 @@ def _bars(base: Json, student: Json, factor: float, axis: str, unit: str) -> dic
                     "marker": {"color": f"var(--{role})"},
                 }
             )
-    axes = {"xaxis": {"type": "category", "showgrid": False}, "yaxis": {"title": {"text": axis}, "rangemode": "tozero"}}
+    axes = {
+        "xaxis": {"type": "category", "showgrid": False, "dtick": 1, "automargin": True},
+        "yaxis": {"title": {"text": axis}, "rangemode": "tozero"},
+    }
     return {"data": traces, "layout": {**axes, "barmode": "group", "bargap": 0.3, "bargroupgap": 0.08}}
 
 

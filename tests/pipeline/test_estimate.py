@@ -61,7 +61,12 @@ def test_polishing_counts_for_student_and_control(context: Context) -> None:
     before, after = ({step.name: step for step in _added_up(one_context, space, one, one).steps} for one_context in (context, longer))
     assert after.keys() - before.keys() == {"polish"} and after["polish"].train_images == 24
     assert after["control"].train_images == before["control"].train_images + 24
-    assert work_plan(longer).images["polish"] == 24
+    plan = work_plan(longer)
+    assert plan.images["polish"] == 24
+    expected = plan.images["control"]
+    assert plan.control(expected) == plan.control() and plan.control(2 * expected) - plan.control() == pytest.approx(
+        expected * plan.training
+    )
 
 
 def test_a_plan_polishes_as_the_run_would(monkeypatch: pytest.MonkeyPatch) -> None:
