@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jdnas.training.checkpoint import load_detector, save_detector
 from tests.pipeline.conftest import NanoRun, jdnas
 
 pytestmark = pytest.mark.slow
@@ -114,8 +115,14 @@ def test_wrong_sizes(nano_run: NanoRun, tmp_path: Path) -> None:
     assert "multiples of 32" in error_of("eval", weights, "--data", data, "--size", "100x64")
     assert "has its size inside" in error_of("eval", weights.with_suffix(".onnx"), "--data", data, "--size", "64x64")
     assert "end in .onnx" in error_of("export", weights, "--out", tmp_path / "x.engine")
-    assert "give it with --size" in error_of("export", nano_run.folder / "base" / "base.safetensors", "--out", tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_detector_that_does_not_say_its_size(nano_run: NanoRun, tmp_path: Path) -> None:
+    spec, state, _ = load_detector(nano_run.student)
+    save_detector(tmp_path / "plain", spec, state, {})
+    assert "give it with --size" in error_of("export", tmp_path / "plain.safetensors", "--out", tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_wrong_split_runtime_and_classes(nano_run: NanoRun, model: Path, tmp_path: Path) -> None:
