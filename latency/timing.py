@@ -59,14 +59,22 @@ def sample_in_turns(
     spent, order = 0.0, list(range(len(calls)))
     while spent < seconds * len(calls) or sum(map(len, turns[0])) < least:
         for index in order:
-            own = [_once(calls[index], clock)]
-            while sum(own) < burst_s * 1e3:
-                own.append(_once(calls[index], clock))
+            own = _burst(calls[index], burst_s * 1e3, clock)
             turns[index].append(own)
             spent += sum(own) / 1e3
         if burst_s:
             order.reverse()
     return turns
+
+
+def _burst(call: Callable[[], object], least_ms: float, clock: Clock) -> list[float]:
+    """Run a call once, or as often as it takes to reach `least_ms`."""
+    own = [_once(call, clock)]
+    taken = own[0]
+    while taken < least_ms:
+        own.append(_once(call, clock))
+        taken += own[-1]
+    return own
 
 
 def flat(turns: Sequence[Sequence[float]]) -> list[float]:

@@ -1,3 +1,4 @@
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ def test_engines_are_closed_where_a_later_one_cannot_be_opened(monkeypatch, tmp_
     def open_engine(path, target):
         if path.name == "broken":
             raise TargetError("broken")
-        return SimpleNamespace(call=lambda: None, close=lambda: closed.append(path.name))
+        return SimpleNamespace(call=lambda: time.sleep(0.002), close=lambda: closed.append(path.name))
 
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(alternatives, "open_engine", open_engine)
