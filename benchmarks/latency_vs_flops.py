@@ -27,7 +27,7 @@ from jdnas.search.workshop import SizeHW, size_hw_from_key
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import read_json, write_json
 from latency.benchmark import benchmark
-from latency.measure import measure_engine
+from latency.prepared import measure_engine
 from latency.sources import LatencySource, open_source
 from latency.targets import load_target
 

@@ -1,36 +1,28 @@
 """Measuring a latency table on the machine at hand."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-
-from export.artifact import INPUT_NAMES
-from export.runtimes import open_session
 from jdnas.errors import TargetError
-from jdnas.models.detector import build
 from latency.block_calls import COPIES, block_call, graph_of
 from latency.blocks import REST, Block, layer_family
 from latency.busy import look_around
 from latency.device_lock import held_device
-from latency.exports import export_for, export_path
 from latency.here import check_here
 from latency.machine import provenance, same_machine
-from latency.plan import Case, TablePlan, case_name
-from latency.subjects import noise
+from latency.plan import Case, TablePlan
+from latency.prepared import PreparedEngine, measure_engine
 from latency.tables import EngineRow, LatencyTable, check_target, read_table
 from latency.targets import Target
-from latency.timing import Clock, Timing, time_call
+from latency.timing import Clock, Timing, steadiest
 
 OnProgress = Callable[[int, int, str], None]
-_BLOCK_SECONDS, _ENGINE_SECONDS = 0.003, 0.1
-_WARMUP, _LEAST_WINDOWS, _WINDOWS, _AGREE = 3, 8, 30, 1.03
+_BLOCK_SECONDS = 0.003
 _SAVE_EVERY_S = 5.0
 ROUNDS = 3
 
@@ -93,64 +85,10 @@ def _prepare_one(task: Block | Case, target: Target, engines_dir: Path) -> None:
         PreparedEngine(task, target, engines_dir)
 
 
-class PreparedEngine:
-    """A detector with random weights, exported into `engines_dir` unless it is there; each measurement is a session of its own."""
-
-    def __init__(self, case: Case, target: Target, engines_dir: Path) -> None:
-        self._target = target
-        spec, self._size_hw = case
-        self._path = export_path(f"{case_name(case)}_b{target.batch}", engines_dir, target)
-        if not self._path.is_file():
-            classes = [str(label) for label in range(1, spec.num_classes + 1)]
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                state = build(spec).state_dict()
-            export_for(target, spec, state, size_hw=self._size_hw, batch=target.batch, path=self._path, classes=classes)
-
-    def measure(self) -> Timing:
-        """Open a session, measure, and close it."""
-        with self._call() as call:
-            return steadiest(call, seconds=_ENGINE_SECONDS)
-
-    def glance(self, seconds: float) -> Timing:
-        """Open a session, time it once for about so long, whatever disturbs it, and close it."""
-        with self._call() as call:
-            return time_call(call, seconds=seconds)
-
-    @contextmanager
-    def _call(self) -> Iterator[Callable[[], None]]:
-        session = open_session(self._path, self._target.runtime, threads=self._target.threads, where=str(self._path))
-        images, sizes_hw = noise(self._size_hw, self._target.batch)
-        try:
-            yield session.bind(dict(zip(INPUT_NAMES, (images, sizes_hw), strict=True)))
-        finally:
-            session.close()
-
-
-def measure_engine(case: Case, target: Target, engines_dir: Path | None = None) -> Timing:
-    """Export a detector with random weights and measure it whole."""
-    with tempfile.TemporaryDirectory() as temporary:
-        return PreparedEngine(case, target, engines_dir or Path(temporary)).measure()
-
-
 def probe(target: Target) -> dict[str, Any]:
     """Return what a measurement here would be taken on."""
     with block_call(Block(layer_family("conv", 1, 1), (8, 8, 2, 2, 1)), target, copies=1) as (_, info):
         return provenance(info)
-
-
-def steadiest(call: Callable[[], None], *, seconds: float) -> Timing:
-    """Time a call in short windows until the three least medians agree; return the window with the least.
-
-    What runs beside a measurement only ever adds time, so the least of several medians is nearest to the truth.
-    """
-    windows: list[Timing] = []
-    for attempt in range(_WINDOWS):
-        windows.append(time_call(call, seconds=seconds, warmup=0 if attempt else _WARMUP))
-        windows.sort(key=lambda timing: timing.median_ms)
-        if len(windows) >= _LEAST_WINDOWS and windows[2].median_ms <= _AGREE * windows[0].median_ms:
-            break
-    return windows[0]
 
 
 def _lesser(known: Timing | None, new: Timing) -> Timing:

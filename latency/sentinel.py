@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency.measure import PreparedEngine
 from latency.plan import Case
+from latency.prepared import PreparedEngine
 from latency.targets import Target
 
 SLOW = 1.15
@@ -25,7 +25,7 @@ Readings = dict[Case, tuple[Reading, ...]]
 class Sentinel:
     """A small engine that is timed before and after every measurement, and so tells in what state of the machine that was taken.
 
-    A virtual machine can be slow for minutes (threads wake up late there), which a measurement cannot see of itself.
+    A virtual machine can be slow for minutes, which a measurement cannot see of itself.
     """
 
     def __init__(self, case: Case, target: Target, engines_dir: Path) -> None:

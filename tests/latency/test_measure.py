@@ -6,13 +6,14 @@ from onnx import helper
 
 from jdnas.errors import TargetError
 from jdnas.spec import DetectorSpec, Head, Stage
-from latency import block_calls, measure
+from latency import block_calls, measure, prepared, timing
 from latency.blocks import REST, Block, blocks_of
-from latency.measure import PreparedEngine, in_turns, measure_block, measure_table, prepare
+from latency.measure import in_turns, measure_block, measure_table, prepare
 from latency.plan import TablePlan, plan_table, rest_spec
 from latency.predictor import Predictor
+from latency.prepared import PreparedEngine
 from latency.targets import load_target
-from latency.timing import Timing
+from latency.timing import Timing, steadiest
 
 CPU = load_target("cpu-ort")
 
@@ -66,8 +67,8 @@ def test_a_block_is_measured():
 
 def test_the_least_disturbed_window_counts(monkeypatch):
     medians = iter([5.0, 9.0, 2.02, 7.0, 2.0, 6.0, 3.0, 4.0, 5.0, 2.01, 1.0])
-    monkeypatch.setattr(measure, "time_call", lambda call, *, seconds, warmup: Timing(next(medians), 1.0, 10.0, 5))
-    assert measure.steadiest(lambda: None, seconds=0.1).median_ms == 2.0
+    monkeypatch.setattr(timing, "time_call", lambda call, *, seconds, warmup: Timing(next(medians), 1.0, 10.0, 5))
+    assert steadiest(lambda: None, seconds=0.1).median_ms == 2.0
 
 
 def test_runs_continue_where_they_stopped(measured, plan, tmp_path):
@@ -182,7 +183,7 @@ def test_engines_are_exported_once(spec, tmp_path, monkeypatch):
         exported.append(path)
         path.write_bytes(b"engine")
 
-    monkeypatch.setattr(measure, "export_for", export)
+    monkeypatch.setattr(prepared, "export_for", export)
     for _ in range(2):
         PreparedEngine((spec, (64, 96)), CPU, tmp_path)
     assert [path.name for path in exported] == [f"{spec.key}_96x64_b1.onnx"]
@@ -198,7 +199,7 @@ def test_engines_are_exported_once_a_run_also_where_no_folder_is_named(measured,
 
 def test_prepare_exports_rests_and_engines_and_measures_nothing(measured, plan, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(measure, "export_for", lambda target, spec, state, *, path, **_: made.append(path.name))
+    monkeypatch.setattr(prepared, "export_for", lambda target, spec, state, *, path, **_: made.append(path.name))
     monkeypatch.setattr(block_calls, "rest_graph", lambda spec, size_hw, **_: helper.make_model(helper.make_graph([], "rest", [], [])))
     prepare(plan, CPU, tmp_path)
     rests = [block for block in plan.blocks if block.family == REST]

@@ -149,7 +149,7 @@ class TestOpenVino:
 
     @pytest.mark.slow
     def test_the_rest_and_whole_engines(self, spec, tmp_path, monkeypatch):
-        monkeypatch.setattr("latency.measure._ENGINE_SECONDS", 1e-3)
+        monkeypatch.setattr("latency.prepared._ENGINE_SECONDS", 1e-3)
         small = replace(spec, head=replace(spec.head, candidates=20, proposals=20, train_candidates=20, train_proposals=20))
         plan = plan_table([(small, (64, 64))], [], [(small, (64, 64))])
         table = measure_table(OPENVINO, plan, budget_s=1e9, path=tmp_path / "t.json", engines_dir=tmp_path / "engines")

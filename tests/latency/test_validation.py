@@ -10,7 +10,7 @@ from jdnas.cli.tables import validation_table
 from jdnas.errors import TargetError
 from jdnas.presets import scale_backbone
 from jdnas.report.scatter import scatter_svg
-from latency import measure, sentinel, validation
+from latency import prepared, sentinel, validation
 from latency.plan import case_name
 from latency.predictor import Predictor
 from latency.tables import EngineRow
@@ -191,21 +191,21 @@ def test_engines_are_exported_once_also_where_no_folder_is_named(table, students
 
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(validation, "probe", lambda target: dict(table.provenance))
-    monkeypatch.setattr(measure, "export_for", export)
-    monkeypatch.setattr(measure, "open_session", lambda *_, **__: SimpleNamespace(bind=lambda feeds: None, close=lambda: None))
+    monkeypatch.setattr(prepared, "export_for", export)
+    monkeypatch.setattr(prepared, "open_session", lambda *_, **__: SimpleNamespace(bind=lambda feeds: None, close=lambda: None))
     for name in ("steadiest", "time_call"):
-        monkeypatch.setattr(measure, name, lambda call, *, seconds: Timing(1.0, 1.0, 1.0, 5))
+        monkeypatch.setattr(prepared, name, lambda call, *, seconds: Timing(1.0, 1.0, 1.0, 5))
     validate(CPU, table, students[2:], budget_s=1e9, path=tmp_path / "v.json")
     assert len(exported) == len(students[2:]) and not any(path.exists() for path in exported)
 
 
 def test_every_measurement_is_a_session_of_its_own(spec, monkeypatch, tmp_path):
     opened = []
-    monkeypatch.setattr(measure, "export_for", lambda target, spec, state, *, path, **_: path.write_bytes(b""))
+    monkeypatch.setattr(prepared, "export_for", lambda target, spec, state, *, path, **_: path.write_bytes(b""))
     session = SimpleNamespace(bind=lambda feeds: None, close=lambda: None)
-    monkeypatch.setattr(measure, "open_session", lambda *_, **__: opened.append(1) or session)
-    monkeypatch.setattr(measure, "steadiest", lambda call, *, seconds: Timing(1.0, 1.0, 1.0, 5))
-    monkeypatch.setattr(measure, "time_call", lambda call, *, seconds: Timing(2.0, 2.0, 2.0, 5))
+    monkeypatch.setattr(prepared, "open_session", lambda *_, **__: opened.append(1) or session)
+    monkeypatch.setattr(prepared, "steadiest", lambda call, *, seconds: Timing(1.0, 1.0, 1.0, 5))
+    monkeypatch.setattr(prepared, "time_call", lambda call, *, seconds: Timing(2.0, 2.0, 2.0, 5))
     own = sentinel.Sentinel((spec, (64, 64)), CPU, tmp_path)
     assert [own.reading_of((spec, (96, 96))) for _ in range(2)] == [sentinel.Reading(1.0, 2.0)] * 2
     assert len(opened) == 6  # and so is every look at the sentinel
