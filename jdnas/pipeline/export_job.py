@@ -129,7 +129,7 @@ class Calibration:
 
     def feeds(self, subject: Subject, count: int) -> Iterator[Feeds]:
         """Iterate batches of normalized canvases with `count` images in all; the last one is filled up by repetition."""
-        for batch in _first_batches(_spread(self.train, count), subject, count):
+        for batch in _spread_batches(self.train, subject, count):
             rows = torch.arange(subject.batch).clamp(max=len(batch.images) - 1)
             yield {"images": batch.images[rows].numpy(), "sizes_hw": batch.sizes_hw[rows].numpy()}
 
@@ -195,12 +195,12 @@ def parity_batches(subject: Subject | ArtifactInfo, val: DetectionSet | None, im
     """Give `images` of a validation set, spread over it, or noise where there is none."""
     if val is None:
         return noise_batches(subject.spec, subject.size_hw, subject.batch)
-    return _first_batches(_spread(val, images), subject, images)
+    return _spread_batches(val, subject, images)
 
 
-def _first_batches(data: DetectionSet, subject: Subject | ArtifactInfo, count: int) -> Iterator[Batch]:
-    first, traits = replace(data, records=data.records[:count]), subject.spec.traits
-    return eval_batches(first, size_hw=subject.size_hw, batch=subject.batch, mean=traits.mean, std=traits.std)
+def _spread_batches(data: DetectionSet, subject: Subject | ArtifactInfo, count: int) -> Iterator[Batch]:
+    traits = subject.spec.traits
+    return eval_batches(_spread(data, count), size_hw=subject.size_hw, batch=subject.batch, mean=traits.mean, std=traits.std)
 
 
 @dataclass(frozen=True)
