@@ -71,7 +71,7 @@ def plan_table(found: "Estimate") -> Table:
 
 def comparison_table(table: dict[str, Any]) -> tuple[Table, str]:
     """Return methods side by side (`jdnas.pipeline.compare`), and what the figures rest on."""
-    from jdnas.pipeline.compare import lines, markdown
+    from jdnas.pipeline.compare_table import lines, markdown
 
     headings, rows = lines(table)
     shown = Table(title=f"Equal training images: {table['images']:,}", title_justify="left", box=SIMPLE)

@@ -1,18 +1,19 @@
 """What the methods that are compared work with, and what they find."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.run_folder import RunFolder
+from jdnas.pipeline.search import search_objective
 from jdnas.pipeline.speed import student_rules
 from jdnas.search.history import History, Trial
-from jdnas.search.objective import score_name
+from jdnas.search.objective import Objective, score_name
 from jdnas.search.points import Point
 from jdnas.search.settings import SearchSettings
 from jdnas.search.study import SearchStudy
-from jdnas.search.workshop import Cost, SearchTask
+from jdnas.search.workshop import Cost, SearchTask, size_hw_from_key
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import ActionRules
 from jdnas.teacher.pool import TeacherPool
@@ -62,6 +63,16 @@ class Arena:
     def rules(self) -> ActionRules:
         """The rules of the student's actions."""
         return student_rules(self.context.config, self.context.base_spec)
+
+    @property
+    def objective(self) -> Objective:
+        """What the run searches for."""
+        return search_objective(self.context, self.cost)
+
+    def best(self, points: Sequence[Point]) -> Point:
+        """Return the point with the best score, the earliest one of equals."""
+        score = self.objective.score
+        return max(points, key=lambda point: (score(point.ap, point.cost, size_hw_from_key(point.size)), -point.number))
 
     @property
     def images_each(self) -> int:

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jdnas.models.weights import State
@@ -11,7 +11,6 @@ from jdnas.pipeline.arena import Arena, Found
 from jdnas.pipeline.candidate_training import metrics_of, train_candidate
 from jdnas.pipeline.norms import with_fresh_statistics
 from jdnas.pipeline.pool import teacher_of
-from jdnas.pipeline.search import search_objective
 from jdnas.pipeline.workshop import StudentWorkshop
 from jdnas.search.analyses import operating_points
 from jdnas.search.attempt import Bench
@@ -21,7 +20,7 @@ from jdnas.search.history import History
 from jdnas.search.points import Point
 from jdnas.search.propose import training_seed
 from jdnas.search.settings import SearchSettings
-from jdnas.search.workshop import Candidate, size_hw_from_key, size_key
+from jdnas.search.workshop import Candidate, size_key
 from jdnas.spec import DetectorSpec
 from jdnas.student.actions import Action, sample_action
 from jdnas.student.inherit import decide, transform
@@ -40,8 +39,14 @@ class UntaughtWorkshop(StudentWorkshop):
         """Return none."""
 
 
+@dataclass(frozen=True)
 class RandomWorkshop(StudentWorkshop):
-    """Takes the base some random actions away; which ones follows from the candidate's seed."""
+    """Takes the base some random actions away; which ones follows from the candidate's seed.
+
+    `walked` keeps where the last candidate's walk led until its training begins there.
+    """
+
+    walked: dict[int, tuple[DetectorSpec, State]] = field(default_factory=dict)
 
     def _walk(self, candidate: Candidate) -> tuple[DetectorSpec, State]:
         state, spec, rng = self._parent_state(candidate), candidate.origin, random.Random(candidate.seed)
@@ -55,13 +60,15 @@ class RandomWorkshop(StudentWorkshop):
 
     def evolve(self, candidate: Candidate) -> DetectorSpec:
         """Walk, and return where that leads."""
-        return self._walk(candidate)[0]
+        self.walked.clear()
+        self.walked[candidate.number] = self._walk(candidate)
+        return self.walked[candidate.number][0]
 
     def inherited(self, candidate: Candidate) -> tuple[State, State | None]:
         """Return the weights at the end of the walk; an optimizer state is not carried so far."""
         if candidate.choice == "base":
             return super().inherited(candidate)
-        spec, state = self._walk(candidate)
+        spec, state = self.walked.pop(candidate.number) if candidate.number in self.walked else self._walk(candidate)
         return with_fresh_statistics(self.context, spec, state), None
 
 
@@ -91,7 +98,7 @@ def random_search(arena: Arena) -> Found:
 def joint_polish(arena: Arena) -> Found:
     """Spend half of the images on `joint`, and train its best on with its teacher for the rest, in one schedule (`--polish-epochs`)."""
     started, searched = time.monotonic(), joint(replace(arena, images=arena.images // 2))
-    best = _best(arena, searched)
+    best = arena.best(searched.points).number
     return _taught(arena, lambda: load_detector(searched.stems[best])[:2], searched.teachers[best], searched, started)
 
 
@@ -104,18 +111,15 @@ def prune_kd(arena: Arena) -> Found:
 def nas_prune_kd(arena: Arena) -> Found:
     """Spend half of the images on `nas`, then prune what it found and distil it as `prune_kd` does."""
     started, searched = time.monotonic(), nas(replace(arena, images=arena.images // 2))
-    best = searched.stems[_best(arena, searched)]
+    best = searched.stems[arena.best(searched.points).number]
     return _taught(arena, lambda: _pruned_to(arena, best), arena.pool.space.largest, searched, started)
 
 
 METHODS: dict[str, Callable[[Arena], Found]] = {
     "joint": joint, "joint-polish": joint_polish, "prune-kd": prune_kd, "nas-prune-kd": nas_prune_kd, "nas": nas, "random": random_search,
 }  # fmt: skip
-
-
-def _best(arena: Arena, found: Found) -> int:
-    objective = search_objective(arena.context, arena.cost)
-    return max(found.points, key=lambda p: (objective.score(p.ap, p.cost, size_hw_from_key(p.size)), -p.number)).number
+JOINT = ("joint", "joint-polish")
+PRUNES = ("prune-kd", "nas-prune-kd")
 
 
 def _climbed(arena: Arena, workshop: StudentWorkshop, settings: SearchSettings) -> Found:

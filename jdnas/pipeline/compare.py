@@ -15,7 +15,8 @@ from jdnas.errors import ConfigError, DataError, unknown_name
 from jdnas.models.complexity import multiply_adds, parameters
 from jdnas.pipeline.arena import Arena, BranchFolder, Found
 from jdnas.pipeline.base import check_sources, ensure_base
-from jdnas.pipeline.baselines import METHODS
+from jdnas.pipeline.baselines import JOINT, METHODS, PRUNES
+from jdnas.pipeline.compare_table import markdown
 from jdnas.pipeline.context import Context, load_context
 from jdnas.pipeline.detector_training import evaluate_detector
 from jdnas.pipeline.plan import work_plan
@@ -32,8 +33,6 @@ from jdnas.training.checkpoint import load_detector, read_json, write_json
 
 Json = dict[str, Any]
 PRUNE_TO = 0.7  # of the base's cost, where no joint search says what to prune to
-JOINT = ("joint", "joint-polish")
-PRUNES = ("prune-kd", "nas-prune-kd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +157,8 @@ def _check_same(asked: Json, kept: Json, root: Path) -> None:
 
 def _judged(arena: Arena, judging: Context, found: Found) -> Json:
     """Choose by the points, and evaluate what was chosen on the other images."""
-    objective, context = search_objective(arena.context, arena.cost), arena.context
-
-    def score(point: Point) -> float:
-        return objective.score(point.ap, point.cost, size_hw_from_key(point.size))
-
-    best, front = max(found.points, key=lambda point: (score(point), -point.number)), front_of(found.points)
+    objective, context = arena.objective, arena.context
+    best, front = arena.best(found.points), front_of(found.points)
     judged: dict[Point, Json] = {}
     for point in dict.fromkeys((best, *front)):
         spec, state, _ = load_detector(found.stems[point.number])
@@ -223,43 +218,3 @@ def _table(choosing: Context, judging: Context, cost: Cost, contest: Contest, ru
         "base": {"ap": base_ap, "score": objective.score(base_ap, base_cost, size), "cost": base_cost}, "seeds": list(contest.seeds),
         "rows": rows, "runs": runs, "data": judging.train.name, "settings": judging.config.model_dump(mode="json"),
     }  # fmt: skip
-
-
-def cell(spread: Json | None, digits: int = 4) -> str:
-    """Write a mean and its sample standard deviation; a dash where there is none."""
-    if spread is None:
-        return "–"
-    tail = "" if spread["std"] is None else f" ± {spread['std']:.{digits}f}"
-    return f"{spread['mean']:.{digits}f}{tail}"
-
-
-def lines(table: Json) -> tuple[list[str], list[list[str]]]:
-    """Return headings and cells of a comparison, for the terminal and for Markdown."""
-    shares = sorted(table["rows"][0]["ap_at_cost"], key=float, reverse=True)
-    at_cost = [f"AP at {float(share):.0%} cost" for share in shares]
-    joint = [row["method"] for row in table["rows"] if row["method"] in JOINT]
-    score = table["score_name"]
-    headings = ["method", score, "AP", "cost", "images", "candidates", *(f"{name} − it, in {score}" for name in joint), *at_cost]
-    base = table["base"]
-    rows = [["base", f"{base['score']:.4f}", f"{base['ap']:.4f}", "1.00", *["–"] * (2 + len(joint) + len(shares))]]
-    for row in table["rows"]:
-        rows.append(
-            [row["method"], cell(row["score"]), cell(row["ap"]), cell(row["cost_share"], 2), f"{row['images']['mean']:,.0f}",
-             f"{row['candidates']['mean']:.1f}", *(cell(row["gain_of"].get(name)) for name in joint),
-             *(cell(row["ap_at_cost"][share], 3) for share in shares)]
-        )  # fmt: skip
-    return headings, rows
-
-
-def markdown(table: Json) -> str:
-    """Return a comparison as Markdown: the table, and what it rests on."""
-    headings, rows = lines(table)
-    seeds = ", ".join(map(str, table["seeds"]))
-    what_one_is = "; H has the base's cost and resolution as its 1" if table["score_name"] == "H" else ""
-    text = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1), *("| " + " | ".join(row) + " |" for row in rows)]
-    text += [
-        "", f"Mean ± sample standard deviation over seeds {seeds}; {table['images']:,} training images for each method; those of base and "
-        f"pool are {table['base_and_pool_images']}. Choices were made on {table['chosen_on']}, all figures are on {table['judged_on']}. "
-        f"Cost: {table['cost_name'].replace('_', ' ')}, as a share of the base's{what_one_is}.", "",
-    ]  # fmt: skip
-    return "\n".join(text)

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean
 
 from jdnas.models.complexity import backbone_multiply_adds
+from jdnas.pipeline.baselines import PRUNES
 from jdnas.pipeline.compare import Contest, compare
 from jdnas.pipeline.run_folder import RunFolder
 from jdnas.reproduce import paper
@@ -18,7 +19,6 @@ from jdnas.training.checkpoint import read_json
 
 TITLE5 = "Table 5: the joint search against the naive pipelining of its parts"
 TITLE7 = "Table 7: the joint search against random search"
-PIPELINES = ("prune-kd", "nas-prune-kd")
 
 
 def jobs(lab: Lab) -> list[Job]:
@@ -78,7 +78,7 @@ def table5(lab: Lab, records: list[Record]) -> Result:
         runs = _of(record, method)
         final, ap = mean(run["backbone_flops_g"] for run in runs), spread([run["ap"] for run in runs])
         row: Record = {"method": method, "final_backbone_flops_g": final, "final_ap": ap}
-        before = record["between"].get(method) if method in PIPELINES else None
+        before = record["between"].get(method) if method in PRUNES else None
         if before is None:
             cells.append((_name(method, record["model"]), "-", "-", f"{final:.4g}", points_spread(ap)))
         else:

@@ -14,7 +14,8 @@ from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline import baselines, compare
 from jdnas.pipeline.arena import Arena, BranchFolder
 from jdnas.pipeline.baselines import METHODS, RandomWorkshop, UntaughtWorkshop
-from jdnas.pipeline.compare import Contest, ap_at, cell, markdown
+from jdnas.pipeline.compare import Contest, ap_at
+from jdnas.pipeline.compare_table import cell, lines, markdown
 from jdnas.pipeline.context import Context
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.run_folder import RunFolder
@@ -175,7 +176,7 @@ def test_the_base_is_scored_by_the_goal_as_the_methods_are(tiny: Tiny) -> None:
         choosing, judging = compare._halves(with_settings(tiny.context, "search", **keys))
         table = compare._table(choosing, judging, cost, Contest(("nas",), (0,)), [run], 8)
         assert table["base"]["score"] == (pytest.approx(-1.0) if keys else table["base"]["ap"])
-        assert compare.lines(table)[0][1] == name and ("H has the base's cost" in markdown(table)) is (name == "H")
+        assert lines(table)[0][1] == name and ("H has the base's cost" in markdown(table)) is (name == "H")
 
 
 def test_one_line_for_wrong_input(tmp_path: Path) -> None:
