@@ -1,10 +1,10 @@
 """Settings of a run: pydantic models read from YAML presets, files and `--set` overrides. Unknown keys are errors."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_serializer
+from pydantic import Field, ValidationError, field_serializer, model_validator
 
 from export.settings import ExportSettings
 from jdnas.data.images import Cache
@@ -66,6 +66,7 @@ class ModelSettings(Settings):
 class RunConfig(Settings):
     """Everything that decides a run of `jdnas optimize`; the run folder keeps it as config.yaml.
 
+    `train_base` false: `weights` are a detector trained for the data's classes, and are taken as the base as they are.
     `pretrained_lr_factor`: factor on every learning rate where the base starts from trained weights, which large steps would undo.
     `checkpoint_seconds`: how often the state of a long training is saved, so that a killed run loses no more. `study_url`: database of
     the search's study, by default a file of the run folder; its password is written nowhere. `estimate_first`: measure a training step
@@ -78,6 +79,7 @@ class RunConfig(Settings):
     data: str = "shapes"
     preset: str = DEFAULT_PRESET
     weights: str | None = None
+    train_base: bool = True
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cost: Literal["latency", "multiply_adds"] = "latency"
@@ -98,6 +100,12 @@ class RunConfig(Settings):
     checkpoint_seconds: float = Field(20.0, ge=0)
     estimate_first: bool = False
     tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _what_is_trained_has_weights(self) -> Self:
+        if not self.train_base and self.weights is None:
+            raise ValueError("train_base=false (--trained) takes the base from a file of trained weights; name it with --weights")
+        return self
 
     @field_serializer("study_url")
     def _without_password(self, url: str | None) -> str | None:

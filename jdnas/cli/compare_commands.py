@@ -7,7 +7,7 @@ import typer
 
 from jdnas.cli.goals import Trials
 from jdnas.cli.output import AsJson, Output, Quiet
-from jdnas.cli.run_commands import Base, Data, Device, Override, Preset, Resume, RunDir, TargetName, Weights, overrides, resumable
+from jdnas.cli.run_commands import Base, Data, Device, Override, Preset, Resume, RunDir, TargetName, Trained, Weights, overrides, resumable
 from jdnas.errors import ConfigError, unknown_name
 
 Methods = Annotated[str, typer.Option(help="Of joint, joint-polish, prune-kd, nas-prune-kd, nas and random, separated by commas.")]
@@ -31,7 +31,7 @@ def compare(
         float | None, typer.Option(help="Share of the base's cost that pipelines prune to; default: what joint came to, else 0.7.")
     ] = None,
     base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/compare"),
-    weights: Weights = None, trials: Trials = None,
+    weights: Weights = None, trained: Trained = False, trials: Trials = None,
     base_seed: Annotated[int | None, typer.Option(help="Seed of base and pool, which all share.")] = None,
     device: Device = None, override: Override = None, resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -52,7 +52,7 @@ def compare(
         table = jdnas.compare_methods(
             methods=names, seeds=seeds_from_text([seeds, *context.args]), images=images, prune_to=prune_to, base=base, target=target,
             data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials, seed=base_seed, device=device,
-            settings=overrides(override), resume=resume, quiet=quiet, console=output.console,
+            settings=overrides(override, trained), resume=resume, quiet=quiet, console=output.console,
         )  # fmt: skip
     output.result(table, *comparison_table(table))
 

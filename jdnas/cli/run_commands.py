@@ -30,6 +30,7 @@ Weights = Annotated[
         "mmdetection or timm."
     ),
 ]
+Trained = Annotated[bool, typer.Option("--trained", help="Take --weights as the base as they are; they know the data's classes.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Override = Annotated[
@@ -41,11 +42,11 @@ Nodes = Annotated[int, typer.Option(help="Machines that train together; start th
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --run-dir (or begin it if it is not there).")]
 
 
-def overrides(pairs: list[str] | None) -> dict[str, Any]:
-    """Return what `--set` options say as nested settings."""
+def overrides(pairs: list[str] | None, trained: bool = False) -> dict[str, Any]:
+    """Return what `--set` options, and `--trained`, say as nested settings."""
     from jdnas.config import parse_overrides
 
-    return parse_overrides(pairs or [])
+    return parse_overrides([*(pairs or []), *(["train_base=false"] if trained else [])])
 
 
 @contextmanager
@@ -77,8 +78,8 @@ def _resume_command() -> str:
 
 def optimize(
     base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/optimize"),
-    weights: Weights = None, trials: Trials = None, budget: Budget = None, patience: Patience = None, max_latency_ms: MaxLatency = None,
-    min_ap: MinAp = None, polish_epochs: PolishEpochs = None, study_url: StudyUrl = None, seed: Seed = None, device: Device = None,
+    weights: Weights = None, trained: Trained = False, trials: Trials = None, budget: Budget = None, patience: Patience = None,
+    max_latency_ms: MaxLatency = None, min_ap: MinAp = None, polish_epochs: PolishEpochs = None, study_url: StudyUrl = None, seed: Seed = None, device: Device = None,
     executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None, gpus_per_trial: GpusPerTrial = None,
     cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None, resume: Resume = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print steps, images, estimated time and memory, and do nothing.")] = False,
@@ -91,7 +92,7 @@ def optimize(
     import jdnas
     from jdnas.cli.tables import plan_table, precision_table, summary_table
 
-    output, settings = Output(quiet, as_json), overrides(override)
+    output, settings = Output(quiet, as_json), overrides(override, trained)
     placement = placement_from(executor, ray_address, workers, gpus_per_trial, cpus_per_trial, storage)
     if plan:
         found = jdnas.plan(
@@ -148,8 +149,8 @@ def _say_status(output: Output, run: Any, study_url: str | None = None) -> None:
 
 def teacher_train(
     base: Base = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/teacher"), weights: Weights = None,
-    devices: Devices = 1, nodes: Nodes = 1, seed: Seed = None, device: Device = None, override: Override = None, resume: Resume = False,
-    quiet: Quiet = False, as_json: AsJson = False,
+    trained: Trained = False, devices: Devices = 1, nodes: Nodes = 1, seed: Seed = None, device: Device = None, override: Override = None,
+    resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train the elastic teacher pool (and the base it grows from, if it is not there), on one device or several.
 
@@ -161,7 +162,7 @@ def teacher_train(
     with resumable():
         run = jdnas.train_pool(
             base=base, data=data, preset=preset, run_dir=run_dir, weights=weights, devices=devices, nodes=nodes, seed=seed, device=device,
-            settings=overrides(override), resume=resume, quiet=quiet, console=output.console,
+            settings=overrides(override, trained), resume=resume, quiet=quiet, console=output.console,
         )  # fmt: skip
     _say_status(output, run)
 

@@ -18,6 +18,7 @@ from jdnas.cli.run_commands import (
     RunDir,
     Seed,
     TargetName,
+    Trained,
     Weights,
     _say_status,
     overrides,
@@ -31,9 +32,9 @@ search = typer.Typer(invoke_without_command=True)
 @search.callback()
 def search_run(
     context: typer.Context, base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None,
-    run_dir: RunDir = Path("runs/search"), weights: Weights = None, trials: Trials = None, budget: Budget = None,
-    patience: Patience = None, max_latency_ms: MaxLatency = None, min_ap: MinAp = None, study_url: StudyUrl = None, seed: Seed = None,
-    device: Device = None, executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None,
+    run_dir: RunDir = Path("runs/search"), weights: Weights = None, trained: Trained = False, trials: Trials = None,
+    budget: Budget = None, patience: Patience = None, max_latency_ms: MaxLatency = None, min_ap: MinAp = None, study_url: StudyUrl = None,
+    seed: Seed = None, device: Device = None, executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None,
     gpus_per_trial: GpusPerTrial = None, cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None,
     resume: Resume = False, quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -51,7 +52,7 @@ def search_run(
         run = jdnas.search_students(
             base=base, target=target, data=data, preset=preset, run_dir=run_dir, weights=weights, trials=trials,
             budget=budget, patience=patience, max_latency_ms=max_latency_ms, min_ap=min_ap, study_url=study_url, seed=seed, device=device,
-            settings=overrides(override), resume=resume, quiet=quiet, console=output.console, placement=placement,
+            settings=overrides(override, trained), resume=resume, quiet=quiet, console=output.console, placement=placement,
         )  # fmt: skip
     _say_status(output, run, study_url)
     raise_where_missed(jdnas.search_status(run_dir, study_url=study_url))

@@ -20,7 +20,7 @@ from jdnas.presets import plain_name, preset
 from jdnas.spec import DetectorSpec
 from jdnas.student.settings import extra_action
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
-from jdnas.training.loop import Resume
+from jdnas.training.loop import FitReport, Resume
 from jdnas.training.momentum import save_momentum
 from jdnas.training.schedule import steps_of
 
@@ -99,32 +99,27 @@ def base_resume(context: Context) -> Resume:
 
 def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
     """Train and evaluate the base detector, or read it where that was done; return its weights."""
-    stem, settings = context.folder.base, context.config.base_train
+    stem, config = context.folder.base, context.config
     if has_detector(stem):
         with progress.stage("Base detector: done before", units):
             return load_detector(stem)[1]
     start, origin = initial_state(context)
-    if context.config.weights is not None:
-        for line in lines_of_weights(Path(context.config.weights)):
+    if config.weights is not None:
+        for line in lines_of_weights(Path(config.weights)):
             progress.say(line)
-    name = context.config.base if context.config.weights is None else context.base_spec.family
-    with progress.stage(f"Base detector {name}: training from {origin}", units):
-        steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
-        momentum: State | None = {} if context.config.student.inherit_optimizer else None
-        resume = base_resume(context)
-        state, report = train_detector(
-            context,
-            context.base_spec,
-            start,
-            settings,
-            seed=context.config.seed,
-            resume=resume,
-            on_step=context.scalars.watching("base", settings, steps, progress.steps(units * 0.95, steps)),
-            momentum=momentum,
-        )
+    name = config.base if config.weights is None else context.base_spec.family
+    momentum: State | None = {} if config.student.inherit_optimizer else None
+    resume = base_resume(context)
+    how = f"training from {origin}" if config.train_base else f"{config.weights}, as it is"
+    with progress.stage(f"Base detector {name}: {how}", units):
+        if config.train_base:
+            state, report = _trained(context, start, progress, units, resume, momentum)
+        else:
+            state, report = start, FitReport()
         metrics = evaluate_detector(context, context.base_spec, state, context.base_size_hw)
         context.scalars.add("base/ap", metrics.ap, report.steps)
-        progress.say(f"  base AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f}) after {report.images} images in {report.seconds:.0f} s")
+        after = f" after {report.images} images in {report.seconds:.0f} s" if config.train_base else ""
+        progress.say(f"  base AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f}){after}")
     meta = context.described(
         images=report.images, seconds=report.seconds, skipped_steps=report.skipped, curve=report.curve, metrics=metrics.to_dict(),
         origin=origin, scores=report.scores, stopped_early=report.stopped_early,
@@ -133,3 +128,14 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
     save_detector(stem, context.base_spec, state, meta)
     resume.path.unlink(missing_ok=True)
     return state
+
+
+def _trained(
+    context: Context, start: State, progress: JobProgress, units: float, resume: Resume, momentum: State | None
+) -> tuple[State, FitReport]:
+    settings = context.config.base_train
+    steps = steps_of(settings.epochs, len(context.train.records), settings.batch)
+    return train_detector(
+        context, context.base_spec, start, settings, seed=context.config.seed, resume=resume, momentum=momentum,
+        on_step=context.scalars.watching("base", settings, steps, progress.steps(units * 0.95, steps)),
+    )  # fmt: skip

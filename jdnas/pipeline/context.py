@@ -21,7 +21,7 @@ from jdnas.errors import ConfigError
 from jdnas.pipeline.progress import CountCallback
 from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.pipeline.scalars import NO_SCALARS, Scalars, check_tensorboard
-from jdnas.pipeline.weights import spec_of_weights
+from jdnas.pipeline.weights import check_trained, spec_of_weights
 from jdnas.presets import plain_name, preset, scale_backbone
 from jdnas.spec import DetectorSpec, FamilyTraits
 from jdnas.teacher.pool import Calibration
@@ -190,6 +190,8 @@ def load_context(config: RunConfig, folder: RunFolder, count: CountCallback | No
     root = data_folder(config, folder)
     train, val = (load_split(root, split, _counted(count, split)) for split in SPLITS)
     check_splits(train, val)
+    if config.weights is not None and not config.train_base:
+        check_trained(Path(config.weights), len(train.classes))
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
     if is_pretrained(config.base) or config.weights is not None:

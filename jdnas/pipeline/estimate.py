@@ -121,7 +121,8 @@ def _added_up(context: Context, space: SubnetSpace, base: Probe, largest: Probe)
         return count * (smaller * (sum(map(step_s, nets)) + extra_s) + base.load_s)
 
     look_once, trials = val * base.look_s, config.search.trials
-    base_images, candidate_images = (seen(train, train.epochs) for train in (config.base_train, config.candidate_train))
+    candidate_images = seen(config.candidate_train, config.candidate_train.epochs)
+    base_images = seen(config.base_train, config.base_train.epochs) if config.train_base else 0
     pool_images, pool_s = 0, val * largest.look_s
     for phase in config.pool.phases:
         several = phase.depth_share > 0 or len(phase.widths) > 1

@@ -54,7 +54,7 @@ def work_plan(context: Context) -> WorkPlan:
         return steps_of(epochs, len(context.train.records), train.batch) * train.batch
 
     evaluation = forward(base) * len(context.val.records) * len(context.sizes_hw)
-    base_images = images_of(config.base_train.epochs, config.base_train)
+    base_images = images_of(config.base_train.epochs, config.base_train) if config.train_base else 0
     pool_images, pool = 0, 0.0
     for phase in config.pool.phases:
         seen = images_of(phase.epochs, config.pool.train)

@@ -42,7 +42,7 @@ def follow(config: RunConfig, run_dir: Path, devices: int, nodes: int, *, with_p
     team = launch(devices, nodes, pick_device(config.device))
     team.wait()
     context = replace(load_context(config, RunFolder(run_dir)), team=team, device=team.fabric.device)
-    if not has_detector(context.folder.base):
+    if config.train_base and not has_detector(context.folder.base):
         settings = context.config.base_train
         start, _ = initial_state(context)
         train_detector(context, context.base_spec, start, settings, seed=context.config.seed, resume=base_resume(context))

@@ -74,6 +74,16 @@ def spec_of_weights(path: Path) -> tuple[DetectorSpec, bool]:
     return _described(*_identity(path))[:2]
 
 
+def check_trained(path: Path, num_classes: int) -> None:
+    """Raise a CheckpointError where a file cannot detect `num_classes` classes as it is: it lacks heads, or knows another number."""
+    spec, has_heads = spec_of_weights(path)
+    remedy = "leave --trained (train_base=false) out, so that it is trained"
+    if not has_heads:
+        raise CheckpointError(f"{path} holds a backbone without detection heads; {remedy}")
+    if spec.num_classes != num_classes:
+        raise CheckpointError(f"{path} knows {spec.num_classes} classes, the data has {num_classes}; {remedy}")
+
+
 def lines_of_weights(path: Path) -> tuple[str, ...]:
     """Return what was said of the conversion of a weight file; nothing for files of our own."""
     return () if is_own(path) else _described(*_identity(path))[2]
