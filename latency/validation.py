@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -31,13 +32,14 @@ from latency.targets import Target
 from latency.timing import Clock
 
 OnProgress = Callable[[int, int, str], None]
-_ROUNDS, _LEAST_ROUNDS = 4, 2
+ROUNDS = 4
+_LEAST_ROUNDS = 2
 _LEAST = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An engine: milliseconds of the rounds that no slow spell of the machine met, of which the least counts, and predicted ones."""
+    """An engine: milliseconds of the rounds that no slow spell of the machine met, of which the median counts, and predicted ones."""
 
     spec: DetectorSpec
     size_hw: SizeHW
@@ -45,18 +47,18 @@ class Pair:
     predicted_ms: float
 
     @property
-    def least_ms(self) -> float:
-        """What the engine takes: a neighbour on the machine only ever adds time."""
-        return min(self.measured_ms)
+    def median_ms(self) -> float:
+        """What the engine takes; the least of the rounds would fall with their number, which differs from engine to engine."""
+        return median(self.measured_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
     """Engines, and how far predictions are from them.
 
-    `noise` is the mean relative difference between two measurements of one engine, each the least of half of the rounds: no predictor can
-    be better than about that. `slow` is the share of all measurements that a slow spell of the machine met, and `left_out` the number
-    of engines that were met in no other state.
+    `noise` is the mean relative difference between two measurements of one engine, each the median of half of the rounds, and `noise_tau`
+    Kendall's tau between the two: no predictor of such measurements can be much better. `slow` is the share of all measurements that a slow
+    spell of the machine met, and `left_out` the number of engines that were met in no other state.
     """
 
     target: str
@@ -68,17 +70,18 @@ class Validation:
     @property
     def errors(self) -> Any:
         """Signed relative errors `[N]`."""
-        return np.array([pair.predicted_ms / pair.least_ms - 1 for pair in self.pairs])
+        return np.array([pair.predicted_ms / pair.median_ms - 1 for pair in self.pairs])
 
     def figures(self) -> dict[str, float]:
         """Return MAPE, median and largest error, shares within 5 and 10 %, Kendall's tau, bias, and the noise of measuring."""
         errors = np.abs(self.errors)
-        measured = [pair.least_ms for pair in self.pairs]
-        tau = kendalltau(measured, [pair.predicted_ms for pair in self.pairs]).statistic
+        tau = rank_agreement([pair.median_ms for pair in self.pairs], [pair.predicted_ms for pair in self.pairs])
+        halves = halves_ms(self.pairs)
         return {
             "engines": len(self.pairs), "mape": float(errors.mean()), "median_error": float(np.median(errors)),
             "largest_error": float(errors.max()), "bias": float(self.errors.mean()), "within_5": float((errors <= 0.05).mean()),
-            "within_10": float((errors <= 0.10).mean()), "kendall_tau": float(tau), "noise": noise_floor(self.pairs),
+            "within_10": float((errors <= 0.10).mean()), "kendall_tau": tau,
+            "noise": float(np.mean(np.abs(halves[0] / halves[1] - 1))) if halves.size else math.nan, "noise_tau": rank_agreement(*halves),
             "slow": self.slow, "left_out": self.left_out,
         }  # fmt: skip
 
@@ -90,17 +93,22 @@ class Validation:
         return {"target": self.target, "provenance": self.provenance, "figures": figures, "pairs": pairs}
 
 
-def noise_floor(pairs: Sequence[Pair]) -> float:
-    """Return the mean relative difference between the least of the even rounds and that of the odd ones; NaN where there was one round."""
-    halves = [(min(pair.measured_ms[::2]), min(pair.measured_ms[1::2])) for pair in pairs if len(pair.measured_ms) > 1]
-    return float(np.mean([abs(a / b - 1) for a, b in halves])) if halves else float("nan")
+def halves_ms(pairs: Sequence[Pair]) -> Any:
+    """Return `[2, N]`: medians of the even rounds and of the odd ones, of engines that were measured more than once."""
+    several = [pair.measured_ms for pair in pairs if len(pair.measured_ms) > 1]
+    return np.array([[median(ms[first::2]) for ms in several] for first in (0, 1)])
+
+
+def rank_agreement(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return Kendall's tau; NaN where nothing can be put in order."""
+    return float(kendalltau(one, other).statistic) if len(one) > 1 else math.nan
 
 
 def validate(
     target: Target, table: LatencyTable, cases: Sequence[Case], *, budget_s: float, path: Path, engines_dir: Path | None = None,
-    on_progress: OnProgress | None = None, clock: Clock = perf_counter,
+    rounds: int = ROUNDS, on_progress: OnProgress | None = None, clock: Clock = perf_counter,
 ) -> Validation:  # fmt: skip
-    """Measure the engines of `cases` that the table was not fitted to, in several rounds over all of them, and predict them.
+    """Measure the engines of `cases` that the table was not fitted to, in `rounds` over all of them, and predict them.
 
     Each measurement is a session of its own. Engines that slow spells of the machine met in most rounds are measured again while there
     is time. What was measured is kept in `path` and not measured again; predictions are made anew. TargetError where the table or what
@@ -120,8 +128,8 @@ def validate(
         smallest = min(wanted, key=lambda case: multiply_adds(*case))
         facts = _facts(known, here, case_name(smallest), path) | {"disturbances": look_around(target.processor == "gpu").warnings}
         sentinel = Sentinel(smallest, target, engines_dir or Path(temporary))
-        total = _ROUNDS * len(wanted)
-        for done, (turn, case) in enumerate(_in_turns(wanted, readings), start=1):
+        total = rounds * len(wanted)
+        for done, (turn, case) in enumerate(_in_turns(wanted, readings, rounds), start=1):
             if len(readings.get(case, ())) <= turn:
                 if clock() >= deadline:
                     break
@@ -142,18 +150,18 @@ def _facts(known: dict[str, Any], here: dict[str, Any], sentinel: str, path: Pat
     return {**here, **known, "sentinel": sentinel}
 
 
-def _in_turns(wanted: Sequence[Case], readings: Readings) -> Iterator[tuple[int, Case]]:
+def _in_turns(wanted: Sequence[Case], readings: Readings, rounds: int) -> Iterator[tuple[int, Case]]:
     """Yield what to measure with the number of its turn, as long as there is a reason to; `readings` grow meanwhile."""
     for turn in count():
-        cases = _of_turn(turn, wanted, readings)
+        cases = _of_turn(turn, wanted, readings, rounds)
         if not cases:
             return
         yield from ((turn, case) for case in cases)
 
 
-def _of_turn(turn: int, wanted: Sequence[Case], readings: Readings) -> list[Case]:
+def _of_turn(turn: int, wanted: Sequence[Case], readings: Readings, rounds: int) -> list[Case]:
     """Return what a turn measures: all, and after the last round what has too few measurements out of slow spells."""
-    if turn < _ROUNDS:
+    if turn < rounds:
         return list(wanted)
     known = undisturbed(readings)
     return [case for case in wanted if len(known.get(case, ())) < _LEAST_ROUNDS]

@@ -24,7 +24,7 @@ from latency.repeatability import repeat as measure_again
 from latency.sources import PriorSource, TableSource, knowledge, open_source
 from latency.tables import LatencyTable
 from latency.targets import known, load_target
-from latency.validation import Validation
+from latency.validation import ROUNDS, Validation
 
 PathLike = str | Path
 
@@ -120,14 +120,18 @@ def prepare_latency(
 
 def validate_latency(
     target: PathLike = "cpu-ort", *, bases: Sequence[str] = ("r18",), preset: str = "quick", sizes: Sequence[str] = (),
-    engines_dir: PathLike | None = None, count: int = 50, seconds: float = 600.0, table: PathLike | None = None,
-    out: PathLike = "validation.json", quiet: bool = False, console: Console | None = None,
+    engines_dir: PathLike | None = None, count: int = 50, seconds: float = 600.0, rounds: int = ROUNDS,
+    table: PathLike | None = None, out: PathLike = "validation.json", quiet: bool = False, console: Console | None = None,
 ) -> Validation:  # fmt: skip
-    """Hold predictions against `count` random students measured whole, none of which the table was fitted to."""
+    """Hold predictions against `count` random students measured whole, none of which the table was fitted to.
+
+    Each is measured in `rounds`; with the same `out`, more rounds go on from those that were made.
+    """
     space = _space(bases, preset, sizes, engines_dir)
     with _measuring(console, quiet) as progress:
         return validate_for(
-            str(target), space, count, seconds, table=None if table is None else Path(table), out=Path(out), progress=progress
+            str(target), space, count, seconds, rounds=rounds, table=None if table is None else Path(table), out=Path(out),
+            progress=progress,
         )  # fmt: skip
 
 

@@ -126,6 +126,7 @@ def validate(
     target: TargetName = "cpu-ort", base: Bases = None, preset: PresetName = "quick", size: Sizes = None, engines_dir: EnginesDir = None,
     count: Annotated[int, typer.Option(min=3, help="Random students to measure whole.")] = 50,
     budget: Annotated[str, typer.Option(help="Time to spend, such as 10m.")] = "10m",
+    rounds: Annotated[int, typer.Option(min=2, help="Measurements of each engine, in turns; more of them go on from earlier ones.")] = 4,
     table: Annotated[Path | None, typer.Option(help="Table to validate; default: the one that a search would use.")] = None,
     out: Annotated[Path, typer.Option(help="JSON file for the result; a scatter plot goes beside it as .svg.")] = Path("validation.json"),
     quiet: Quiet = False, as_json: AsJson = False,
@@ -142,7 +143,7 @@ def validate(
     with resumable(this_command()):
         result = jdnas.validate_latency(
             target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, count=count,
-            seconds=seconds_from_text(budget), table=table, out=out, quiet=quiet, console=output.console,
+            seconds=seconds_from_text(budget), rounds=rounds, table=table, out=out, quiet=quiet, console=output.console,
         )  # fmt: skip
     _say_disturbed(result.provenance)
     output.result(result.to_dict(), validation_table(result), f"{out}, {write_scatter(result.to_dict(), out.with_suffix('.svg'))}")
@@ -166,10 +167,11 @@ def adapt(
     from latency.sources import TableSource
 
     output = Output(quiet, as_json)
-    path, table = jdnas.adapt_latency(
-        source, target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, engines=engines,
-        seconds=seconds_from_text(budget), out=out, quiet=quiet, console=output.console,
-    )  # fmt: skip
+    with resumable(this_command()):
+        path, table = jdnas.adapt_latency(
+            source, target, bases=base or ["r18"], preset=preset, sizes=size or [], engines_dir=engines_dir, engines=engines,
+            seconds=seconds_from_text(budget), out=out, quiet=quiet, console=output.console,
+        )  # fmt: skip
     made = TableSource(Predictor(table))
     error = made.describe()["error_on_engines_left_out"]
     facts = {"table": str(path), "blocks": len(table.blocks), "engines": len(table.engines), "error_on_engines_left_out": error}

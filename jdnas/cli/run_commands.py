@@ -79,9 +79,10 @@ def _resume_command() -> str:
 def optimize(
     base: Base = None, target: TargetName = None, data: Data = None, preset: Preset = None, run_dir: RunDir = Path("runs/optimize"),
     weights: Weights = None, trained: Trained = False, trials: Trials = None, budget: Budget = None, patience: Patience = None,
-    max_latency_ms: MaxLatency = None, min_ap: MinAp = None, polish_epochs: PolishEpochs = None, study_url: StudyUrl = None, seed: Seed = None, device: Device = None,
-    executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None, gpus_per_trial: GpusPerTrial = None,
-    cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None, resume: Resume = False,
+    max_latency_ms: MaxLatency = None, min_ap: MinAp = None, polish_epochs: PolishEpochs = None, study_url: StudyUrl = None,
+    seed: Seed = None, device: Device = None, executor: Executor = "local", ray_address: RayAddress = None, workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = None, cpus_per_trial: CpusPerTrial = None, storage: Storage = None, override: Override = None,
+    resume: Resume = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print steps, images, estimated time and memory, and do nothing.")] = False,
     quiet: Quiet = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip

@@ -169,7 +169,8 @@ def validation_table(result: "Validation") -> Table:
                "slow": "measurements in slow spells of the machine, not counted"}  # fmt: skip
     for key, words in percent.items():
         table.add_row(words, "unknown" if math.isnan(figures[key]) else f"{100 * figures[key]:.1f} %")
-    table.add_row("Kendall tau", "unknown" if math.isnan(figures["kendall_tau"]) else f"{figures['kendall_tau']:.3f}")
+    for key, words in {"kendall_tau": "Kendall tau", "noise_tau": "noise floor: Kendall tau of two measurements of each engine"}.items():
+        table.add_row(words, "unknown" if math.isnan(figures[key]) else f"{figures[key]:.3f}")
     if figures["left_out"]:
         table.add_row("engines met in slow spells alone, left out", f"{figures['left_out']}")
     return table

@@ -113,14 +113,16 @@ def validation_cases(space: Space, target: Target, count: int) -> list[Case]:
 
 
 def validate_for(
-    target_name: str, space: Space, count: int, seconds: float, *, table: Path | None, out: Path, progress: Progress | None = None
-) -> Validation:
+    target_name: str, space: Space, count: int, seconds: float, *, rounds: int, table: Path | None, out: Path,
+    progress: Progress | None = None,
+) -> Validation:  # fmt: skip
     """Measure random students whole and hold the table's predictions against them; what was measured is kept in `out` and not repeated."""
     target = load_target(target_name)
     cases = validation_cases(space, target, count)
     return validate(
-        target, load_table(target, table), cases, budget_s=seconds, path=out, engines_dir=space.engines_dir, on_progress=progress
-    )
+        target, load_table(target, table), cases, budget_s=seconds, path=out, engines_dir=space.engines_dir, rounds=rounds,
+        on_progress=progress,
+    )  # fmt: skip
 
 
 def adapt_for(

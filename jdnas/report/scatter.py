@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
+from statistics import median
 
 from jdnas.atomic import write_atomically
 from jdnas.report.inputs import Json
@@ -24,7 +25,7 @@ def write_scatter(validation: Json, path: Path) -> Path:
 def scatter_svg(validation: Json) -> str:
     """Return the drawing; both axes are logarithmic and the same."""
     pairs, figures = validation["pairs"], validation["figures"]
-    points = [(pair["spec"]["family"], float(min(pair["measured_ms"])), float(pair["predicted_ms"])) for pair in pairs]
+    points = [(pair["spec"]["family"], float(median(pair["measured_ms"])), float(pair["predicted_ms"])) for pair in pairs]
     values = [value for _, *both in points for value in both]
     low, high = min(values) / 1.1, max(values) * 1.1
 

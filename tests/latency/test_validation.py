@@ -16,7 +16,7 @@ from latency.predictor import Predictor
 from latency.tables import EngineRow
 from latency.targets import load_target
 from latency.timing import Timing
-from latency.validation import Pair, Validation, noise_floor, validate
+from latency.validation import Pair, Validation, validate
 
 CPU = load_target("cpu-ort")
 
@@ -26,16 +26,22 @@ def pair(spec, predicted, *measured):
 
 
 def test_figures_by_hand(spec):
-    # The least of the rounds counts; of the first, the even rounds say 10.2 and the odd ones 10.0.
-    pairs = (pair(spec, 10.4, 10.2, 17.0, 19.0, 10.0), pair(spec, 18.4, 20.0), pair(spec, 36.0, 30.0), pair(spec, 35.0, 40.0))
+    # The median of the rounds counts; of the first, the even rounds say 10.2 and the odd ones 9.8.
+    pairs = (pair(spec, 10.4, 10.2, 9.8, 10.2, 9.8), pair(spec, 18.4, 20.0), pair(spec, 36.0, 30.0), pair(spec, 35.0, 40.0))
     figures = Validation("t", pairs, {}).figures()
     # Errors +4, -8, +20 and -12.5 %; of six pairs of engines one is in the wrong order.
     assert figures["mape"] == pytest.approx((0.04 + 0.08 + 0.2 + 0.125) / 4)
     assert (figures["within_5"], figures["within_10"], figures["engines"]) == (0.25, 0.5, 4)
     assert figures["kendall_tau"] == pytest.approx((5 - 1) / 6)
     assert figures["largest_error"] == pytest.approx(0.2)
-    assert figures["noise"] == pytest.approx(10.2 / 10.0 - 1)
-    assert math.isnan(noise_floor(pairs[1:]))
+    assert figures["noise"] == pytest.approx(10.2 / 9.8 - 1) and math.isnan(figures["noise_tau"])
+    assert math.isnan(Validation("t", pairs[1:], {}).figures()["noise"])
+
+
+def test_how_well_two_measurements_agree_on_the_order(spec):
+    # Even rounds say 10, 11, 12 and odd ones 10.5, 13, 12.5: of three pairs of engines one is in another order.
+    pairs = (pair(spec, 1, 10.0, 10.5), pair(spec, 2, 11.0, 13.0), pair(spec, 3, 12.0, 12.5))
+    assert Validation("t", pairs, {}).figures()["noise_tau"] == pytest.approx((2 - 1) / 3)
 
 
 class Log(list):
@@ -99,6 +105,8 @@ def test_what_was_measured_is_not_measured_again(machine, table, students, tmp_p
     machine.clear()
     validate(CPU, table, students, budget_s=0, path=path)
     assert not machine
+    validate(CPU, table, students, budget_s=1e9, path=path, rounds=6)
+    assert sorted(map(machine.count, students)) == [2] * len(students)
     kept = json.loads(path.read_text())
     assert kept["figures"]["engines"] == len(students)
 
@@ -219,7 +227,7 @@ def test_figures_that_cannot_be_told(spec):
     assert "Kendall tau unknown" in scatter_svg(result.to_dict())
     shown = Console(width=132, file=io.StringIO())
     shown.print(validation_table(result))
-    assert shown.file.getvalue().count("unknown") == 2
+    assert shown.file.getvalue().count("unknown") == 3
 
 
 def test_scatter(spec):

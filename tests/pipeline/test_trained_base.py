@@ -45,9 +45,7 @@ def test_weights_of_other_classes_are_refused(nano_run: NanoRun, tmp_path: Path)
     other = type(spec).from_dict({**spec.to_dict(), "num_classes": 5})
     save_detector(tmp_path / "other", other, build(other).state_dict(), {})
     code, _, err = run(nano_run, tmp_path / "run", tmp_path / "other.safetensors")
-    assert code == 2 and err == (
-        f"error: {tmp_path / 'other.safetensors'} knows 5 classes, the data has 3; leave --trained (train_base=false) out, so that it is trained\n"
-    )
+    assert code == 2 and err.startswith(f"error: {tmp_path / 'other.safetensors'} knows 5 classes, the data has 3; leave --trained")
     assert not (tmp_path / "run").exists()
 
 
