@@ -12,7 +12,7 @@ from jdnas.spec import DetectorSpec
 from jdnas.teacher.pool import Calibration, TeacherPool, load_pool
 from jdnas.teacher.shrink import PhaseReport, train_pool
 from jdnas.teacher.space import SubnetSpace, make_space
-from jdnas.training.checkpoint import has_detector
+from jdnas.training.checkpoint import has_detector, read_json
 from jdnas.training.schedule import steps_of
 
 
@@ -31,12 +31,29 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
         metrics = evaluate_detector(context, space.largest, largest.state_dict(), context.base_size_hw)
         context.scalars.add("pool/largest_ap", metrics.ap, steps)
         progress.say(f"  largest teacher AP {metrics.ap:.3f} (AP50 {metrics.ap50:.3f})")
+        for line in weak_pool(metrics.ap, base_ap(context)):
+            progress.say(line)
     meta = {
         "phases": [asdict(report) for report in reports],
         "largest_metrics": metrics.to_dict(),
     }
     pool.save(stem, meta)
     return pool
+
+
+def base_ap(context: Context) -> float:
+    """Return the AP that the run's base was found to have."""
+    return float(read_json(context.folder.base.with_suffix(".json"))["meta"]["metrics"]["ap"])
+
+
+def weak_pool(teacher_ap: float, base_ap: float) -> list[str]:
+    """Say that the largest teacher has less to teach than the base, and what to do, where that is so."""
+    if teacher_ap >= base_ap:
+        return []
+    return [
+        f"  the largest teacher is weaker than the base (AP {base_ap:.3f}): students will hardly learn from it. Train it longer, or, "
+        "from a base that is trained well, with a lower rate: pool.phases (epochs, lr_factor), in a new --run-dir"
+    ]
 
 
 def train_shared_state(

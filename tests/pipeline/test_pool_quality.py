@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jdnas.pipeline.pool import weak_pool
 from jdnas.report.pool_chart import pool_figure
 from tests.pipeline.conftest import NanoRun, jdnas
 
@@ -68,3 +69,9 @@ def test_figure_is_plain_data() -> None:
     assert before["y"] == [0.2, 0.1] and after["y"] == [0.4, 0.3]
     assert figure["layout"]["shapes"][0]["y0"] == 0.25
     assert "shapes" not in pool_figure(rows, size_hw=(64, 96), base_ap=None)["layout"]
+
+
+def test_a_pool_that_is_weaker_than_its_base_is_said() -> None:
+    assert weak_pool(0.5, 0.5) == weak_pool(0.6, 0.5) == []
+    [line] = weak_pool(0.144, 0.177)
+    assert "weaker than the base (AP 0.177)" in line and "lr_factor" in line
