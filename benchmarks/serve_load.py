@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -114,11 +115,16 @@ def same(found: Any, wanted: Any) -> bool:
     )
 
 
-def ask(client: Any, images: Any, sizes_hw: Any) -> dict[str, Any]:
-    """One request with binary tensors, as tritonclient sends them."""
+def packed(images: Any, sizes_hw: Any) -> list[Any]:
+    """Return a request's binary tensors, as tritonclient sends them."""
     inputs = [triton.InferInput("images", images.shape, "FP32"), triton.InferInput("sizes_hw", sizes_hw.shape, "INT64")]
     inputs[0].set_data_from_numpy(images)
     inputs[1].set_data_from_numpy(sizes_hw)
+    return inputs
+
+
+def ask(client: Any, inputs: list[Any]) -> dict[str, Any]:
+    """One request."""
     result = client.infer("model", inputs)
     return {name: result.as_numpy(name) for name in NAMES}
 
@@ -135,7 +141,7 @@ def storm(address: str, inputs: list[tuple[Any, Any, Any]], clients: int, second
                 at += 1
                 started = time.perf_counter()
                 try:
-                    outcome = "right" if same(ask(client, images, sizes), wanted) else "wrong"
+                    outcome = "right" if same(ask(client, packed(images, sizes)), wanted) else "wrong"
                 except InferenceServerException as error:
                     outcome = "503" if error.status() == "503" else f"{error.status()}: {error.message()}"
                 except Exception as error:  # a lost connection is what this looks for
@@ -188,21 +194,22 @@ def measure_overload(engine: Path, inputs: list[tuple[Any, Any, Any]], clients: 
 
 
 def measure_overhead(engine: Path, calls: int) -> dict[str, Any]:
-    """Let one client and the bare runner take turns."""
+    """Let one client and the bare runner take turns, in alternating order; the client's time has its own work in it."""
     http_ms, runner_ms = [], []
     with open_runner(engine, threads=1) as runner, server(engine, "--no-images") as (address, _):
         inputs = make_inputs(runner)
         with triton.InferenceServerClient(address) as client:
             for at in range(calls + 20):
                 images, sizes, _ = inputs[at % len(inputs)]
-                times = [time.perf_counter()]
-                runner.run(images, sizes)
-                times.append(time.perf_counter())
-                ask(client, images, sizes)
-                times.append(time.perf_counter())
-                if at >= 20:
-                    runner_ms.append(1e3 * (times[1] - times[0]))
-                    http_ms.append(1e3 * (times[2] - times[1]))
+                request = packed(images, sizes)
+                turns: list[tuple[list[float], Callable[[], object]]] = [
+                    (runner_ms, partial(runner.run, images, sizes)), (http_ms, partial(ask, client, request))
+                ]  # fmt: skip
+                for taken, call in turns[:: 1 if at % 2 else -1]:
+                    started = time.perf_counter()
+                    call()
+                    if at >= 20:
+                        taken.append(1e3 * (time.perf_counter() - started))
     differences = np.array(http_ms) - np.array(runner_ms)
     return {
         "calls": calls, "runner_p50_ms": round(median(runner_ms), 3), "http_p50_ms": round(median(http_ms), 3),

@@ -43,6 +43,8 @@ class AotiSession:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once and return the outputs by name."""
+        if self._torch.get_num_threads() != self.info.threads:  # in this thread, which need not be the one that opened the package
+            self._torch.set_num_threads(self.info.threads)
         found = self._package(*self._placed(feeds))
         return {name: np.asarray(tensor.cpu().numpy()) for name, tensor in zip(self.outputs, found, strict=True)}
 
@@ -67,5 +69,5 @@ class AotiSession:
 
     def _placed(self, feeds: Mapping[str, Array]) -> list[Any]:
         check_feeds(self.inputs, feeds)
-        arrays = [np.ascontiguousarray(feeds[name]) for name in self.inputs]
+        arrays = [np.require(feeds[name], requirements=["C", "W"]) for name in self.inputs]
         return [self._torch.from_numpy(array).to("cpu" if self._cuda is None else "cuda") for array in arrays]

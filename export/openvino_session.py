@@ -73,7 +73,7 @@ class OpenVinoSession:
         self._request, self._compiled = None, None
 
     def _filled(self, request: Any, feeds: Mapping[str, Array]) -> BoundCall:
-        tensors = {name: self._ov.Tensor(np.ascontiguousarray(feeds[name]), shared_memory=True) for name in self.inputs}
+        tensors = {name: self._ov.Tensor(np.require(feeds[name], requirements=["C", "W"]), shared_memory=True) for name in self.inputs}
         for name, tensor in tensors.items():
             request.set_tensor(name, tensor)
 

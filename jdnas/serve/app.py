@@ -19,10 +19,11 @@ import jdnas
 from export.session import physical_cores
 from jdnas.serve.contract import VERSION
 from jdnas.serve.limits import Limits, Refusal, read_body
-from jdnas.serve.models import Models, ServedModel
-from jdnas.serve.protocol import HEADER_LENGTH, build_reply, parse_request
+from jdnas.serve.models import Models, ServedModel, one_thread
+from jdnas.serve.protocol import HEADER_LENGTH, build_reply, json_bytes, parse_request
 
-_INLINE_BYTES = 1 << 16  # a larger body is read in a thread, so that it does not hold up other requests
+_INLINE_BYTES = 1 << 16  # more JSON, or compressed data, is read in a thread, so that it does not hold up other requests,
+_INLINE_TENSOR_BYTES = 1 << 20  # and so are more binary tensors, which are looked through
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
@@ -35,7 +36,7 @@ _T = TypeVar("_T")
 
 def create_app(models: Models, limits: Limits) -> FastAPI:
     """Return the application; it neither opens nor closes the models."""
-    pool = ThreadPoolExecutor(physical_cores(), "jdnas-images")
+    pool = ThreadPoolExecutor(physical_cores(), "jdnas-images", initializer=one_thread)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -119,8 +120,9 @@ class _Work:
         header_length = request.headers.get(HEADER_LENGTH)
         try:
             async with asyncio.timeout_at(deadline):
+                quick = json_bytes(body, header_length) <= _INLINE_BYTES and len(body) <= _INLINE_TENSOR_BYTES
                 parsed = await self._aside(
-                    len(body), lambda: parse_request(body, header_length, model.contract, json_limit=self._limits.json_bytes)
+                    quick, lambda: parse_request(body, header_length, model.contract, json_limit=self._limits.json_bytes)
                 )
                 if parsed.encoded:
                     outputs, _ = await model.detect(parsed.encoded, max_pixels=self._limits.pixels, pool=self._pool)
@@ -162,10 +164,10 @@ class _Work:
         encoding = request.headers.get("Content-Encoding", "identity").lower()
         if encoding == "identity":
             return body
-        return await self._aside(len(body), lambda: _inflated(body, encoding, limit))
+        return await self._aside(len(body) <= _INLINE_BYTES, lambda: _inflated(body, encoding, limit))
 
-    async def _aside(self, size: int, work: Callable[[], _T]) -> _T:
-        if size <= _INLINE_BYTES:
+    async def _aside(self, quick: bool, work: Callable[[], _T]) -> _T:
+        if quick:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 

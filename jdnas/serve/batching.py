@@ -35,12 +35,13 @@ class _Job:
 class Batcher:
     """Runs jobs in their order of arrival; the only user of its runner.
 
-    A job waits up to `delay_s` after its arrival for others that fill the engine's batch. Where a joint run fails, its jobs run one by
-    one, so that only the one at fault fails.
+    A job waits up to `delay_s` after its arrival for others that fill the engine's batch, as long as `inside()`, the number of requests
+    that are being read, waiting or answered, says that there may be others. Where a joint run fails, its jobs run one by one, so that
+    only the one at fault fails.
     """
 
-    def __init__(self, runner: Runner, *, delay_s: float, report: Callable[[BatchReport], object]) -> None:
-        self._runner, self._delay_s, self._report = runner, delay_s, report
+    def __init__(self, runner: Runner, *, delay_s: float, inside: Callable[[], int], report: Callable[[BatchReport], object]) -> None:
+        self._runner, self._delay_s, self._inside, self._report = runner, delay_s, inside, report
         self._size = runner.metadata.batch
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._held: _Job | None = None
@@ -77,8 +78,9 @@ class Batcher:
             return []
         jobs, rows = [first], len(first.images)
         while rows < self._size:
+            patience = self._delay_s if self._inside() > len(jobs) else 0.0
             try:
-                job = self._jobs.get(timeout=max(0.0, first.since + self._delay_s - time.monotonic()))
+                job = self._jobs.get(timeout=max(0.0, first.since + patience - time.monotonic()))
             except queue.Empty:
                 break
             if job is None:
@@ -105,9 +107,9 @@ class Batcher:
                 for job in jobs:
                     self._run([job])
             return
-        self._report(BatchReport(len(images), started - jobs[0].since, time.monotonic() - started))
-        at = 0
+        took, at = time.monotonic() - started, 0
         for job in jobs:
             end = at + len(job.images)
             job.future.set_result({name: array[at:end] for name, array in outputs.items()})
             at = end
+        self._report(BatchReport(len(images), started - jobs[0].since, took))

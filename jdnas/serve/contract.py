@@ -1,6 +1,7 @@
 """The tensors of a served model, as its metadata tells them and as requests are checked against them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,13 @@ class TensorSpec:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contract:
     """What a model takes and gives; a request has `images` and, unless it takes whole images, `sizes_hw`; or `encoded`."""
 
     info: ArtifactInfo
 
-    @property
+    @cached_property
     def inputs(self) -> dict[str, TensorSpec]:
         """All inputs by name."""
         height, width = self.info.size_hw
@@ -46,12 +47,12 @@ class Contract:
             specs.append(TensorSpec("sizes_hw", "INT64", (-1, 2)))
         return {spec.name: spec for spec in (*specs, TensorSpec(ENCODED, "BYTES", (-1,)))}
 
-    @property
+    @cached_property
     def tensors(self) -> tuple[str, ...]:
         """The inputs of a request that sends tensors."""
         return ("images",) if self.info.input == "image" else ("images", "sizes_hw")
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, TensorSpec]:
         """All outputs by name."""
         most = self.info.spec.head.detections

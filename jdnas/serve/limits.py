@@ -39,6 +39,11 @@ class Gate:
     def __init__(self, limit: int, changed: Callable[[int], object]) -> None:
         self._limit, self._inside, self._changed = limit, 0, changed
 
+    @property
+    def inside(self) -> int:
+        """The number of requests inside; any thread may look."""
+        return self._inside
+
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Hold a place for a request; a Refusal with 503 where there is none."""

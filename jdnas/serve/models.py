@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -101,9 +102,10 @@ class Models:
     def _started(self, name: str, runner: Runner, delay_s: float, queue: int, images: bool) -> ServedModel:
         contract = Contract(runner.metadata)
         runner.run(*noise(runner.metadata))  # the first call is slow
-        batcher = Batcher(runner, delay_s=delay_s, report=self.metrics.batch(name))
+        gate = Gate(queue, self.metrics.inside(name))
+        batcher = Batcher(runner, delay_s=delay_s, inside=lambda: gate.inside, report=self.metrics.batch(name))
         self._stack.callback(batcher.close)
-        return ServedModel(name, runner, contract, batcher, Gate(queue, self.metrics.inside(name)), images)
+        return ServedModel(name, runner, contract, batcher, gate, images)
 
     def __enter__(self) -> "Models":
         return self
@@ -131,9 +133,11 @@ class Models:
 
 
 def _load_scaling() -> None:
-    """Import what scales images now rather than in the first request, and let it use one thread a request."""
-    import torch
-
+    """Import what scales images now rather than in the first request."""
     import jdnas.data.canvas  # noqa: F401
 
-    torch.set_num_threads(1)
+
+def one_thread() -> None:
+    """Let what scales images in this thread use no other, where it is at hand."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

@@ -20,6 +20,7 @@ from jdnas.serve.contract import DTYPES, VERSION, Contract, TensorSpec
 from jdnas.serve.limits import Refusal
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+_LENGTH = "[0-9]{1,15}"
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -83,10 +84,15 @@ def build_reply(model: str, request: InferRequest, outputs: Mapping[str, Array])
     return b"".join([header, *parts]), {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(header))}
 
 
+def json_bytes(body: bytes, header_length: str | None) -> int:
+    """Return how much of a body is JSON, as far as its header can be believed."""
+    return int(header_length) if header_length is not None and re.fullmatch(_LENGTH, header_length) else len(body)
+
+
 def _split(body: bytes, header_length: str | None, json_limit: int) -> tuple[dict[str, Any], memoryview]:
     length = len(body)
     if header_length is not None:
-        if not re.fullmatch(r"[0-9]{1,15}", header_length):
+        if not re.fullmatch(_LENGTH, header_length):
             raise Refusal(400, f"{HEADER_LENGTH} must be a number of bytes, got {header_length[:40]!r}")
         length = int(header_length)
     if length > json_limit:

@@ -58,6 +58,7 @@ def serve(artifacts: Iterable[str], settings: ServeSettings, say: Callable[[str]
         config = uvicorn.Config(
             app, http="h11", ws="none", h11_max_incomplete_event_size=_HTTP_HEADERS_BYTES, access_log=False, log_level="warning",
             limit_concurrency=limits.connections, timeout_graceful_shutdown=int(limits.timeout_s) + 1, server_header=False,
+            proxy_headers=False,
         )  # fmt: skip
         for model in models.by_name.values():
             info = model.contract.info

@@ -75,6 +75,16 @@ class RunnerContract:
         for name, array in wanted[0].items():
             np.testing.assert_array_equal(again[name], array)
 
+    def test_inputs_may_be_read_only(self, tiny, runner):
+        """As those are that a server reads out of a request."""
+        given = feeds(tiny.size_hw)
+        wanted = {name: array.copy() for name, array in runner.run(*given).items()}
+        for array in given:
+            array.flags.writeable = False
+        runner.bind(*given)()
+        for name, array in runner.run(*given).items():
+            np.testing.assert_array_equal(array, wanted[name])
+
     def test_a_bound_call_can_be_repeated_and_does_not_disturb_runs(self, tiny, runner):
         first, second = (feeds(tiny.size_hw, seed) for seed in (0, 1))
         wanted = {name: array.copy() for name, array in runner.run(*second).items()}

@@ -18,7 +18,7 @@ def _nothing(_: Any) -> None:
 def test_jobs_that_wait_run_together_and_each_gets_its_own_result(runner: Runner) -> None:
     free = threading.Event()
     hooked, reports = Hooked(runner, lambda _: free.wait()), list[BatchReport]()
-    batcher = Batcher(hooked, delay_s=0.0, report=reports.append)
+    batcher = Batcher(hooked, delay_s=0.0, inside=lambda: 99, report=reports.append)
     inputs = [noise(seed) for seed in range(7)]
     futures = [batcher.submit(*one) for one in inputs]
     free.set()
@@ -32,19 +32,26 @@ def test_jobs_that_wait_run_together_and_each_gets_its_own_result(runner: Runner
 
 def test_a_job_waits_for_company_only_as_long_as_the_delay(runner: Runner) -> None:
     hooked = Hooked(runner, _nothing)
-    batcher = Batcher(hooked, delay_s=5.0, report=_nothing)
+    batcher = Batcher(hooked, delay_s=5.0, inside=lambda: 99, report=_nothing)
     one, two = batcher.submit(*noise(1)), batcher.submit(*noise(2))
     one.result(4), two.result(4)  # a full batch does not wait at all
     batcher.close()
     assert hooked.given == [2]
-    batcher = Batcher(hooked, delay_s=0.01, report=_nothing)
+    batcher = Batcher(hooked, delay_s=0.01, inside=lambda: 99, report=_nothing)
     assert batcher.submit(*noise(3)).result(4)["count"].shape == (1,)
+    batcher.close()
+
+
+def test_a_job_that_is_alone_does_not_wait(runner: Runner) -> None:
+    hooked = Hooked(runner, _nothing)
+    batcher = Batcher(hooked, delay_s=60.0, inside=lambda: 1, report=_nothing)
+    assert batcher.submit(*noise(1)).result(30)["count"].shape == (1,)
     batcher.close()
 
 
 def test_a_job_that_does_not_fit_is_the_next_batchs_first(runner: Runner) -> None:
     free = threading.Event()
-    batcher = Batcher(Hooked(runner, lambda _: free.wait()), delay_s=0.0, report=_nothing)
+    batcher = Batcher(Hooked(runner, lambda _: free.wait()), delay_s=0.0, inside=lambda: 99, report=_nothing)
     inputs = [noise(1), noise(2), noise(3, 2), noise(4)]
     futures = [batcher.submit(*one) for one in inputs]
     free.set()
@@ -60,7 +67,7 @@ def test_only_the_job_at_fault_fails(runner: Runner) -> None:
             raise RuntimeError("these pixels")
 
     free = threading.Event()
-    batcher = Batcher(Hooked(runner, lambda images: (free.wait(), refuse(images))), delay_s=0.0, report=_nothing)
+    batcher = Batcher(Hooked(runner, lambda images: (free.wait(), refuse(images))), delay_s=0.0, inside=lambda: 99, report=_nothing)
     good, bad = noise(1), noise(2)
     bad[0][0, 0, 0, 0] = REFUSED
     first, second, third = batcher.submit(*good), batcher.submit(*good), batcher.submit(*bad)
@@ -75,7 +82,7 @@ def test_only_the_job_at_fault_fails(runner: Runner) -> None:
 def test_a_cancelled_job_does_not_run_and_closing_runs_the_rest(runner: Runner) -> None:
     started, free = threading.Event(), threading.Event()
     hooked = Hooked(runner, lambda _: (started.set(), free.wait()))
-    batcher = Batcher(hooked, delay_s=0.0, report=_nothing)
+    batcher = Batcher(hooked, delay_s=0.0, inside=lambda: 99, report=_nothing)
     futures = [batcher.submit(*noise(0, 2))]
     started.wait()
     futures += [batcher.submit(*noise(seed, 2)) for seed in range(1, 4)]
