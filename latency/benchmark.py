@@ -28,7 +28,7 @@ try:
     from latency.bench_report import BenchmarkReport, BenchmarkRow, csv_text, markdown_text, print_report, wide
     from latency.blocks import SizeHW
     from latency.busy import begin_watch, disturbances, end_watch, look_around
-    from latency.comparison import compare_turns
+    from latency.comparison import compare_sessions
     from latency.decoding import image_files, with_decoding
     from latency.device_lock import held_device
     from latency.footprint import peak_memory_mib
@@ -45,6 +45,8 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 
 _BURST_S = 0.05
+_LEAST_RUNS = 5
+_SESSIONS, _LEAST_RUNS_OF_SESSION = 8, 3  # of a comparison: openings of both, and the fewest runs of each after one
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def benchmark(
     """Time artifacts and PyTorch detectors on `target` for about `seconds` each, in turns; an InputError says what cannot be run.
 
     `images`, a file or folder, adds rows that begin with decoding; `profile` the time of each layer of engines; `compare` the ratio of
-    the second subject to the first.
+    the second subject to the first, which are then opened anew several times (see `compare_sessions`).
     """
     where = load_target(target)
     if seconds <= 0:
@@ -78,33 +80,48 @@ def benchmark(
         check_profiler(where)
     files = image_files(images) if images else []
     gpu = where.processor == "gpu"
-    with held_device(where), ExitStack() as stack:
-        subjects = _open(paths, where, sweep, stack)
-        if compare and len(subjects) != 2:
-            raise ConfigError(f"--compare takes two subjects at one size and batch each, got {len(subjects)}")
-        calls: list[Callable[[], object]] = [one.call for one in subjects]
-        calls += [with_decoding(one, files) for one in subjects] if files else []
+    with held_device(where), tempfile.TemporaryDirectory() as temporary:
+        folder = sweep.folder or Path(temporary)
         quiet, watch = look_around(gpu), begin_watch(gpu)
-        turns = sample_in_turns(calls, seconds=seconds, burst_s=_BURST_S if len(calls) > 1 else 0.0)
+        subjects, sessions = _sampled(paths, where, sweep, folder, files, seconds, _SESSIONS if compare else 1)
         facts = end_watch(watch, gpu)
         memory = [peak_memory_mib(one.path, one.runs_in, str(target), one.size_hw, one.batch) for one in subjects]
         modes = ["engine"] * len(subjects) + (["decoding"] * len(subjects) if files else [])
         rows = [
-            _row(one, mode, flat(own), peak)
-            for one, mode, own, peak in zip(subjects * 2, modes, turns, memory * 2, strict=False)
+            _row(one, mode, [sample for turns in sessions for sample in flat(turns[index])], peak)
+            for index, (one, mode, peak) in enumerate(zip(subjects * 2, modes, memory * 2, strict=False))
         ]  # fmt: skip
         known = provenance(subjects[0].info) | facts | {"cpu_percent_of_others": quiet.cpu_percent}
         names = [one.name for one in subjects]
-        ratio = compare_turns(names[0], names[1], turns[:2]) if compare else None
+        ratio = compare_sessions(names[0], names[1], [turns[:2] for turns in sessions]) if compare else None
         profiles = {one.name: profile_engine(one.path, where) for one in subjects if one.runs_in != TORCH} if profile else {}
         return BenchmarkReport(where, known, rows, disturbances(quiet, facts), ratio, profiles)
 
 
-def _open(paths: Sequence[Path], target: Target, sweep: Sweep, stack: ExitStack) -> list[Subject]:
+def _sampled(
+    paths: Sequence[Path], target: Target, sweep: Sweep, folder: Path, files: list[Path], seconds: float, sessions: int
+) -> tuple[list[Subject], list[list[list[list[float]]]]]:  # fmt: skip
+    """Run all subjects in turns, opened anew for each session and in alternating order; return them, closed, and the ms of each session."""
+    found: list[list[list[list[float]]]] = []
+    least = _LEAST_RUNS_OF_SESSION if sessions > 1 else _LEAST_RUNS
+    for session in range(sessions):
+        order = -1 if session % 2 else 1
+        with ExitStack() as stack:
+            subjects = _open(paths[::order], target, sweep, folder, stack)[::order]
+            if sessions > 1 and len(subjects) != 2:
+                raise ConfigError(f"--compare takes two subjects at one size and batch each, got {len(subjects)}")
+            calls: list[Callable[[], object]] = [one.call for one in subjects]
+            calls += [with_decoding(one, files) for one in subjects] if files else []
+            burst_s = _BURST_S if len(calls) > 1 else 0.0
+            found.append(sample_in_turns(calls, seconds=seconds / sessions, least=least, burst_s=burst_s))
+    return subjects, found
+
+
+def _open(paths: Sequence[Path], target: Target, sweep: Sweep, folder: Path, stack: ExitStack) -> list[Subject]:
     subjects: list[Subject] = []
     for path in paths:
         if path.suffix in (".safetensors", ".json"):
-            subjects += _sweep(path.with_suffix(".safetensors"), target, sweep, stack)
+            subjects += _sweep(path.with_suffix(".safetensors"), target, sweep, folder, stack)
         elif sweep.sizes_hw or sweep.batches:
             raise ConfigError(f"{path} has its size and batch inside; --size and --batch are for .safetensors detectors (with --export)")
         else:
@@ -112,8 +129,7 @@ def _open(paths: Sequence[Path], target: Target, sweep: Sweep, stack: ExitStack)
     return subjects
 
 
-def _sweep(path: Path, target: Target, sweep: Sweep, stack: ExitStack) -> Iterator[Subject]:
-    folder = sweep.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+def _sweep(path: Path, target: Target, sweep: Sweep, folder: Path, stack: ExitStack) -> Iterator[Subject]:
     for size_hw in sweep.sizes_hw or (None,):
         for batch in sweep.batches or (target.batch,):
             if sweep.in_torch:
