@@ -1,6 +1,7 @@
 """The teacher's side of a step: without gradient, in half precision on a GPU, on the student's batch and proposals."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +77,20 @@ class Teacher:
     def teach(self, images: Tensor, sizes_hw: Tensor) -> Lesson:
         """Look at normalized images `[B, 3, H, W]` of true sizes `[B, 2]` once and return what there is to learn."""
         detector = self._detector(images)
-        pyramid = detector.features(renormalized(images, sizes_hw, self._student.traits, self.spec.traits))
+        with _in_half(images):
+            pyramid = detector.features(renormalized(images, sizes_hw, self._student.traits, self.spec.traits))
 
         @torch.no_grad()
         def on_rois(boxes_xyxy: Tensor) -> RoiOutputs:
-            return roi_outputs(lambda method, *args: getattr(detector, method)(*args), pyramid, boxes_xyxy)
+            with _in_half(images):
+                return roi_outputs(lambda method, *args: getattr(detector, method)(*args), pyramid, boxes_xyxy)
 
         return Lesson(pyramid, self.spec.head.strides, on_rois)
+
+
+def _in_half(images: Tensor) -> AbstractContextManager[object]:
+    """Return autocast for the teacher on a GPU, whatever precision its student trains in."""
+    return torch.autocast("cuda", torch.bfloat16) if images.is_cuda else nullcontext()
 
 
 def half_precision(detector: Detector) -> Detector:

@@ -1,6 +1,8 @@
 """Train one detector, alone or with a teacher: the base, every candidate, and the control go through here."""
 
+import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -84,7 +86,7 @@ def start_adapters(
         with torch.no_grad():
             output = BoundDetector(student, state, own_statistics=True).call("losses", batch.images, batch.sizes_hw, batch, generator)
             there = teacher.teach(batch.images, batch.sizes_hw).on_rois(output.proposals.boxes_xyxy)
-        adapters[FEATURE] = fitted_adapter(output.roi_features.flatten(0, 1), there.features, output.labels.flatten() >= 0)
+        adapters[FEATURE] = fitted_adapter(output.roi_features.flatten(0, 1), there.features.float(), output.labels.flatten() >= 0)
     return adapters
 
 
@@ -100,13 +102,15 @@ def train_detector(
     """
     if settings.compile and context.team.world > 1:
         raise ConfigError("a compiled step trains on one device; set compile=false, or train without --devices and --nodes")
+    steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
+    if resume is not None:
+        resume = replace(resume, identity=_identity(context, state, settings, seed, steps))
     tensors = {name: tensor.detach().clone().to(context.device) for name, tensor in state.items()}
     distill = distill or context.config.distill
     batches = partial(context.train_batches, settings, seed)
     if teacher is not None:
         adapters = start_adapters(spec, tensors, teacher, distill, lambda: next(batches(0)).to(context.device), seed)
         tensors |= {name: context.team.tensor_from_first(adapter.to(context.device)) for name, adapter in adapters.items()}
-    steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
     loss = DetectorLoss(
         spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps * settings.accumulate, teacher=teacher,
         distill=distill, frozen_norms=settings.norm == "frozen", compiled=settings.compile,
@@ -116,6 +120,20 @@ def train_detector(
         momentum=momentum, watch=_watch(context, spec, settings), team=context.team,
     )  # fmt: skip
     return {name: tensor.cpu() for name, tensor in without_adapters(tensors).items()}, report
+
+
+def _identity(context: Context, state: State, settings: TrainSettings, seed: int, steps: int) -> str:
+    """Return what tells one training from another: its data, settings, seed, length, and the weights that it starts from.
+
+    Running statistics are left out: renewed on a GPU, they may differ in their last bits from one process to the next.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for text in (context.train.fingerprint, settings.model_dump_json(), str((seed, steps))):
+        digest.update(text.encode())
+    for name in sorted(state):
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            digest.update(state[name].detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _seen(tensors: State, on_step: OnStep | None, look: Look | None) -> OnStep | None:

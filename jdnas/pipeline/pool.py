@@ -25,7 +25,7 @@ def ensure_pool(context: Context, base_state: State, progress: JobProgress, unit
     space = make_space(context.base_spec, settings)
     steps = sum(steps_of(phase.epochs, len(context.train.records), settings.train.batch) for phase in settings.phases)
     with progress.stage(f"Teacher pool: {space.size()} subnets, {len(settings.phases)} phases", units):
-        state, reports = train_shared_state(context, space, base_state, context.scalars.counting("pool", progress.steps(units, steps)))
+        state, reports = train_shared_state(context, space, base_state, context.scalars.losses("pool", progress.steps(units, steps)))
         pool = TeacherPool(space, state, context.train.classes, stem.parent / "statistics")
         largest = pool.extract(space.largest, calibration_of(context, pool, context.base_size_hw), context.device)
         metrics = evaluate_detector(context, space.largest, largest.state_dict(), context.base_size_hw)

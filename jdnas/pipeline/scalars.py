@@ -49,16 +49,13 @@ class Scalars:
 
         return record
 
-    def counting(self, name: str, on_step: StepCallback | None) -> StepCallback | None:
-        """Return `on_step` of several trainings one after the other that records their loss over all steps."""
+    def losses(self, name: str, on_step: StepCallback | None) -> StepCallback | None:
+        """Return `on_step` that records the loss of each step as well."""
         if self._folder is None:
             return on_step
-        done = 0
 
         def record(step: int, loss: float) -> None:
-            nonlocal done
-            done += 1
-            self.add(f"{name}/loss", loss, done)
+            self.add(f"{name}/loss", loss, step)
             if on_step is not None:
                 on_step(step, loss)
 

@@ -115,20 +115,21 @@ def ensure_control(context: Context, images: int, base_state: State, progress: J
     stem, settings, spec = context.folder.control, context.config.candidate_train, context.base_spec
     if has_detector(stem):
         _, state, meta = load_detector(stem)
-        if meta.get("images") == images:
+        if meta.get("asked_images") == images:
             progress.advance(units)
-            return Control(state, images, meta["metrics"])
+            return Control(state, meta["images"], meta["metrics"])
     with progress.stage(f"Control: base trained for {images} more images, as the student was", units):
-        state, resume = base_state, Resume(stem.with_name("control.partial.safetensors"), context.config.checkpoint_seconds)
+        state, seen, resume = base_state, 0, Resume(stem.with_name("control.partial.safetensors"), context.config.checkpoint_seconds)
         if images:
             steps = max(1, images // settings.batch)
-            state, _ = train_detector(
+            state, report = train_detector(
                 context, spec, base_state, settings, seed=context.config.seed + 1, steps=steps, resume=resume,
                 on_step=context.scalars.watching("control", settings, steps, progress.steps(units * 0.9, steps)),
             )  # fmt: skip
+            seen = report.images
         metrics = evaluate_detector(context, spec, state, context.base_size_hw).to_dict()
-        context.scalars.add("control/ap", metrics["ap"], images // settings.batch)
+        context.scalars.add("control/ap", metrics["ap"], seen // settings.batch)
         progress.say(f"  control AP {metrics['ap']:.3f}")
-    save_detector(stem, spec, state, context.described(images=images, metrics=metrics))
+    save_detector(stem, spec, state, context.described(images=seen, asked_images=images, metrics=metrics))
     resume.path.unlink(missing_ok=True)
-    return Control(state, images, metrics)
+    return Control(state, seen, metrics)

@@ -72,6 +72,12 @@ class PoolSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _phases_are_not_watched(self) -> Self:
+        if self.train.patience:
+            raise ValueError("train.patience is set, but phases of a pool do not stop early: set it to 0 and give each phase its epochs")
+        return self
+
+    @model_validator(mode="after")
     def _phases_use_known_widths(self) -> Self:
         for index, phase in enumerate(self.phases):
             if not set(phase.widths) <= set(self.widths) or max(phase.widths) != max(self.widths):

@@ -32,6 +32,7 @@ from jdnas.training.schedule import steps_of
 
 VISITS = "visits"
 EXTRA = (FEATURE, VISITS)  # what a state holds beside the detector while it is trained
+OnStep = Callable[[int, float], None]
 BatchSource = Callable[[int, int], Iterator[Batch]]
 
 
@@ -123,7 +124,7 @@ def sorted_by_l1(state: State, spec: DetectorSpec) -> State:
 
 def train_pool(
     state: State, space: SubnetSpace, settings: PoolSettings, distill: DistillSettings, *, images: int, batches: BatchSource,
-    device: torch.device, seed: int, folder: Path, checkpoint_seconds: float = 20.0, on_step: Callable[[int, float], None] | None = None,
+    device: torch.device, seed: int, folder: Path, checkpoint_seconds: float = 20.0, on_step: OnStep | None = None,
     team: Team = ALONE,
 ) -> tuple[State, list[PhaseReport]]:  # fmt: skip
     """Train the pool state through all phases and return it; `batches(seed, step)` iterates training batches.
@@ -133,21 +134,23 @@ def train_pool(
     """
     neck = space.largest.neck
     state = {name: tensor.to(device) for name, tensor in state.items()} | {FEATURE: identity_adapter(neck, neck).to(device)}
-    reports = []
+    reports, before = [], 0
     for index, phase in enumerate(settings.phases):
         finished, seed_of = phase_path(folder, index), seed * 1000 + index
+        train = phase.train(settings.train)
+        steps = steps_of(phase.epochs, images, train.batch)
+        first, before = before, before + steps
         if finished.with_suffix(".json").exists():
             state = {name: tensor.to(device) for name, tensor in load_tensors(finished).items() if name != VISITS}
             reports.append(PhaseReport(**read_json(finished.with_suffix(".json"))))
             continue
         if len(phase.widths) > 1:
             state = sorted_by_l1(state, space.largest)
-        train = phase.train(settings.train)
-        steps = steps_of(phase.epochs, images, train.batch)
         state[VISITS] = visit_record(steps * train.accumulate, phase)
         loss = PhaseLoss(space, state, phase, distill, seed_of)
         resume = Resume(folder / f"phase_{index}.partial.safetensors", checkpoint_seconds)
-        report = fit(state, loss, partial(batches, seed_of), train, steps=steps, device=device, resume=resume, on_step=on_step, team=team)
+        report = fit(state, loss, partial(batches, seed_of), train, steps=steps, device=device, resume=resume,
+                     on_step=_counted_from(first, on_step), team=team)  # fmt: skip
         visited = visit_counts(state[VISITS], space)
         reports.append(PhaseReport(index, report.images, report.seconds, report.skipped, report.curve, visited))
         if team.rank == 0:
@@ -158,6 +161,10 @@ def train_pool(
         state.pop(VISITS)
     state.pop(FEATURE)
     return {name: tensor.cpu() for name, tensor in state.items()}, reports
+
+
+def _counted_from(first: int, on_step: OnStep | None) -> OnStep | None:
+    return None if on_step is None else lambda step, loss: on_step(first + step, loss)
 
 
 def phase_path(folder: Path, index: int) -> Path:

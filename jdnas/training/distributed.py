@@ -110,7 +110,7 @@ def check_team(devices: int, nodes: int) -> None:
 def launch(devices: int, nodes: int, device: torch.device) -> Team:
     """Start the other processes of this machine, meet those of the other machines, and return the team.
 
-    The command line is run again in each of them. On more than one machine the user (or torchrun, or SLURM) starts the command on each
+    The command line is run again in each of them. On more than one machine the user (or torchrun) starts the command on each
     with MASTER_ADDR, MASTER_PORT and NODE_RANK set, and the run folder is one that all of them see.
     """
     if devices * nodes == 1:

@@ -5,6 +5,7 @@ undisturbed one would: what `jdnas.training.resume.Training` holds is all there 
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -111,7 +112,7 @@ def fit(
         if on_step is not None:
             on_step(report.steps, loss if loss is not None else float("nan"))
         if resume is not None and team.rank == 0 and time.monotonic() - saved_at > resume.seconds:
-            training.save(resume.path)
+            training.save(resume)
             saved_at = time.monotonic()
     if momentum is not None:
         momentum.clear()
@@ -128,7 +129,7 @@ def _start(
     if momentum:
         set_momentum(training.optimizer, state, momentum)
     if resume is not None and resume.path.exists():
-        training.load(resume.path)
+        training.load(resume)
     team.wait()  # nobody writes before all have read
     return training
 
@@ -141,7 +142,9 @@ def _step(
     report, seen = training.report, [0]
     for group in training.optimizer.param_groups:
         group["lr"] = learning_rate(report.steps, steps, settings)
-    loss = train_step(loss_of, _counted(parts, seen), report.steps, training.optimizer, parameters, settings, team)
+    step_parts = _counted(parts, seen)
+    loss = train_step(loss_of, step_parts, report.steps, training.optimizer, parameters, settings, team)
+    deque(step_parts, maxlen=0)  # a step that was skipped leaves parts, which are no other step's
     report.steps += 1
     report.images += seen[0] * team.world
     if loss is None:

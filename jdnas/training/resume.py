@@ -14,10 +14,11 @@ from jdnas.training.checkpoint import load_tensors, save_tensors
 
 @dataclass(frozen=True)
 class Resume:
-    """Where to keep the state of an unfinished training, and how often."""
+    """Where to keep the state of an unfinished training, how often, and a text that tells this training from others at that path."""
 
     path: Path
     seconds: float = 20.0
+    identity: str = ""
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Training:
     best: State
     report: FitReport
 
-    def save(self, path: Path) -> None:
+    def save(self, resume: Resume) -> None:
         """Write it all, atomically."""
         report, tensors = self.report, {f"state.{name}": tensor for name, tensor in self.state.items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
@@ -59,12 +60,18 @@ class Training:
         tensors["seconds"] = torch.tensor(report.seconds, dtype=torch.float64)
         for name in ("curve", "scores"):
             tensors[name] = torch.tensor(getattr(report, name), dtype=torch.float64).reshape(-1, 2)
-        save_tensors(path, tensors)
+        tensors["identity"] = _bytes_of(resume.identity)
+        save_tensors(resume.path, tensors)
 
     @torch.no_grad()
-    def load(self, path: Path) -> None:
-        """Go back to what was written; a CheckpointError says when it belongs to another training."""
-        saved = load_tensors(path)
+    def load(self, resume: Resume) -> None:
+        """Go back to what was written, or stay where that is of a training with another identity, which is begun anew.
+
+        A CheckpointError says when it does not fit although it claims to be of this training.
+        """
+        path, saved = resume.path, load_tensors(resume.path)
+        if not torch.equal(saved.get("identity", _bytes_of("")), _bytes_of(resume.identity)):
+            return
         try:
             for name, tensor in self.state.items():
                 tensor.copy_(saved[f"state.{name}"])
@@ -91,6 +98,10 @@ class Training:
                     values[key] = torch.empty_like(parameters[place], requires_grad=False).copy_(value)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+
+
+def _bytes_of(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
 def _report_of(saved: State) -> FitReport:

@@ -28,8 +28,8 @@ def test_a_training_is_recorded_step_by_step(tmp_path: Path) -> None:
     on_step = scalars.watching("base", settings, 4, lambda step, loss: told.append((step, loss)))
     for step in range(1, 5):
         on_step(step, 2.0 / step)
-    counted = scalars.counting("pool", None)
-    for step in (1, 2, 1):  # two phases
+    counted = scalars.losses("pool", None)
+    for step in (1, 2, 3):
         counted(step, 1.0)
     scalars.add("base/ap", 0.25, 4)
     scalars.flush()
@@ -44,7 +44,7 @@ def test_nothing_is_written_where_it_is_off(tmp_path: Path, monkeypatch: pytest.
     NO_SCALARS.add("base/ap", 0.5, 1)
     NO_SCALARS.flush()
     called = lambda step, loss: None  # noqa: E731
-    assert NO_SCALARS.watching("base", TrainSettings(), 4, called) is called and NO_SCALARS.counting("pool", called) is called
+    assert NO_SCALARS.watching("base", TrainSettings(), 4, called) is called and NO_SCALARS.losses("pool", called) is called
     assert list(tmp_path.iterdir()) == []
 
 

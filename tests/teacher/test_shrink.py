@@ -16,7 +16,7 @@ from jdnas.models.weights import State, grow, permute
 from jdnas.spec import DetectorSpec
 from jdnas.teacher.names import describe_subnet
 from jdnas.teacher.settings import PhaseSettings, PoolSettings
-from jdnas.teacher.shrink import VISITS, PhaseLoss, channel_orders, load_phase, sandwich, sorted_by_l1, train_pool, visit_record
+from jdnas.teacher.shrink import VISITS, OnStep, PhaseLoss, channel_orders, load_phase, sandwich, sorted_by_l1, train_pool, visit_record
 from jdnas.teacher.space import SubnetSpace, make_space
 from jdnas.training.loop import trainable
 from jdnas.training.settings import TrainSettings
@@ -55,10 +55,10 @@ def start_state(small: DetectorSpec) -> tuple[SubnetSpace, State]:
 Trained = tuple[SubnetSpace, State, list[dict[str, int]]]
 
 
-def run(small: DetectorSpec, folder: Path) -> Trained:
+def run(small: DetectorSpec, folder: Path, on_step: OnStep | None = None) -> Trained:
     space, state = start_state(small)
     trained, reports = train_pool(
-        state, space, SETTINGS, DISTILL, images=6, batches=batches, device=torch.device("cpu"), seed=1, folder=folder
+        state, space, SETTINGS, DISTILL, images=6, batches=batches, device=torch.device("cpu"), seed=1, folder=folder, on_step=on_step
     )
     return space, trained, [report.visited for report in reports]
 
@@ -66,6 +66,18 @@ def run(small: DetectorSpec, folder: Path) -> Trained:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return run(small_spec(), tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_steps_are_counted_over_all_phases_also_after_an_interruption(small: DetectorSpec, tmp_path: Path) -> None:
+    whole: list[int] = []
+    run(small, tmp_path, lambda step, _: whole.append(step))
+    assert whole == list(range(1, len(whole) + 1)) and len(whole) > 3
+    last = len(PHASES) - 1
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"phase_{last}{suffix}").unlink()
+    rest: list[int] = []
+    run(small, tmp_path, lambda step, _: rest.append(step))
+    assert 0 < len(rest) < len(whole) and rest == whole[-len(rest) :]
 
 
 def test_phases_visit_what_they_say(small: DetectorSpec, tmp_path: Path) -> None:

@@ -214,3 +214,44 @@ def test_unknown_schedule() -> None:
 def test_steps_of_epochs() -> None:
     assert steps_of(2, 10, 4) == 5
     assert steps_of(0.01, 10, 4) == 1
+
+
+def test_a_skipped_step_leaves_its_parts_to_no_other_step() -> None:
+    """The first of two parts is not finite; the second is dropped with it."""
+    seen: list[tuple[int, float]] = []
+
+    class Watched(Regression):
+        def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
+            seen.append((step, float(batch.images.sum())))
+            return super().__call__(batch, step)
+
+    state, expected = make_state(), [float(batch.images.sum()) for _, batch in zip(range(6), batches(0), strict=False)]
+    settings = SETTINGS.model_copy(update={"accumulate": 2})
+    report = fit(state, Watched(state, frozenset({2})), batches, settings, steps=3, device=CPU)
+    assert (report.skipped, report.images) == (1, 12)
+    assert seen == [(part, pytest.approx(expected[part], rel=1e-4)) for part in (0, 1, 2, 4, 5)]
+
+
+def test_what_another_training_left_is_not_continued(tmp_path: Path) -> None:
+    def dies(step: int, loss: float) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    path, state = tmp_path / "partial.safetensors", make_state()
+    with pytest.raises(KeyboardInterrupt):
+        fit(state, Regression(state), batches, SETTINGS, steps=8, device=CPU, resume=Resume(path, 0.0, "one"), on_step=dies)
+    for identity, first in (("another", 1), ("one", 5)):
+        asked: list[int] = []
+        again = make_state()
+        resume = Resume(path, 999.0, identity)
+        fit(
+            again,
+            Regression(again),
+            batches,
+            SETTINGS,
+            steps=8,
+            device=CPU,
+            resume=resume,
+            on_step=lambda step, _, to=asked: to.append(step),
+        )
+        assert asked[0] == first
