@@ -84,7 +84,7 @@ def main() -> None:
 
 def write_table(context: Context, work: Path, teacher: dict[str, Any], out: Path) -> None:
     """Write the table of all runs that are there."""
-    runs = [kept(path, dict) for path in sorted(work.glob("*_[0-9].json"))]
+    runs = [kept(path, dict) for path in sorted(work.glob("*_*.json")) if path.stem.rpartition("_")[2].isdigit()]
     rows = []
     for method in (name for name in METHODS if any(run["method"] == name for run in runs)):
         mine = sorted((run for run in runs if run["method"] == method), key=lambda run: run["seed"])
@@ -94,7 +94,7 @@ def write_table(context: Context, work: Path, teacher: dict[str, Any], out: Path
             "ap": spread([run["ap"] for run in mine]), "ap50": spread([run["ap50"] for run in mine]),
         })  # fmt: skip
     student = {"spec": context.base_spec.to_dict(), "gmac": multiply_adds(context.base_spec, context.base_size_hw) / 1e9}
-    publish(out, {"student": student, "teacher": teacher, "rows": rows})
+    publish(out, {"student": student, "teacher": teacher, "rows": rows}, context)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def main() -> None:
             runs.append(run_arm(context, pool, student, arm, seed, options))
             last = {name: spread([run["ap"][-1] for run in runs if run["arm"] == name]) for name in {run["arm"] for run in runs}}
             table = {**about, "rounds": options.rounds, "epochs": options.epochs, "lr": options.lr, "last_ap": last, "runs": runs}
-            publish(options.out, table)
+            publish(options.out, table, context)
             write_atomically(options.plot, figure(TITLE, runs).encode())
 
 

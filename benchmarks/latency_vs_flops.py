@@ -13,6 +13,7 @@ import json
 import shutil
 from itertools import combinations
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from provenance import ROOT, provenance
@@ -27,12 +28,14 @@ from jdnas.search.workshop import SizeHW, size_hw_from_key
 from jdnas.spec import DetectorSpec
 from jdnas.training.checkpoint import read_json, write_json
 from latency.benchmark import benchmark
+from latency.device_lock import held_device
 from latency.prepared import measure_engine
 from latency.sources import LatencySource, open_source
-from latency.targets import load_target
+from latency.targets import Target, load_target
 
 COSTS = ("latency", "multiply_adds")
 MEASURED_PAIRS = 3
+TURNS = 5
 Case = tuple[DetectorSpec, SizeHW]
 
 
@@ -64,6 +67,12 @@ def misled(cases: list[Case], source: LatencySource) -> list[tuple[Case, Case, f
     return sorted(found, key=lambda pair: -pair[2])
 
 
+def in_turns(pair: tuple[Case, Case], target: Target) -> list[float]:
+    """Return the milliseconds of two engines, each the median of some measurements that took turns."""
+    turns = [[measure_engine(case, target).median_ms for case in pair] for _ in range(TURNS)]
+    return [median(own) for own in zip(*turns, strict=True)]
+
+
 def one_seed(config: RunConfig, work: Path, seconds: float) -> dict[str, Any]:
     folders = {cost: work / cost for cost in COSTS}
     settings = {cost: config.model_copy(update={"cost": cost}) for cost in COSTS}
@@ -76,11 +85,13 @@ def one_seed(config: RunConfig, work: Path, seconds: float) -> dict[str, Any]:
         target = load_target(config.target)
         cases = list(dict.fromkeys(case for folder in folders.values() for case in candidates(folder)))
         pairs = misled(cases, open_source(target))
-        shown = [
-            {"fewer": a[0].to_dict(), "more": b[0].to_dict(), "sizes_hw": [a[1], b[1]], "gmac": [multiply_adds(*c) / 1e9 for c in (a, b)],
-             "predicted_ratio": ratio, "measured_ms": [measure_engine(case, target).median_ms for case in (a, b)]}
-            for a, b, ratio in pairs[:MEASURED_PAIRS]
-        ]  # fmt: skip
+        with held_device(target):
+            shown = [
+                {"fewer": a[0].to_dict(), "more": b[0].to_dict(), "sizes_hw": [a[1], b[1]],
+                 "gmac": [multiply_adds(*case) / 1e9 for case in (a, b)],
+                 "predicted_ratio": ratio, "measured_ms": in_turns((a, b), target)}
+                for a, b, ratio in pairs[:MEASURED_PAIRS]
+            ]  # fmt: skip
         write_json(path, {"comparison": report["comparison"], "disturbances": report["disturbances"], "candidates": len(cases),
                           "pairs": len(cases) * (len(cases) - 1) // 2, "misled": len(pairs), "widest": shown})  # fmt: skip
     figures = {cost: {key: summary["student"][key] for key in ("ap", "latency_ms", "flops_g", "score", "trial")}

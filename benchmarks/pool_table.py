@@ -114,7 +114,8 @@ def main() -> None:
 
 def write_table(context: Context, work: Path, space: SubnetSpace, base: dict[str, Any], out: Path) -> None:
     """Write the table of all runs that are there."""
-    runs = [kept(path, dict) for pattern in ("pool_*_[0-9].json", "alone_*_[0-9].json") for path in sorted(work.glob(pattern))]
+    runs = [kept(path, dict) for pattern in ("pool_*_*.json", "alone_*_*.json") for path in sorted(work.glob(pattern))
+            if path.stem.rpartition("_")[2].isdigit()]  # fmt: skip
     alone, pools = ([run for run in runs if run["kind"] == kind] for kind in ("alone", "pool"))
     rows = []
     for name in SUBNETS:
@@ -129,7 +130,7 @@ def write_table(context: Context, work: Path, space: SubnetSpace, base: dict[str
                 "ap_before_recalibration": spread([r["subnets"][name]["ap_before"] for r in found]),
             }  # fmt: skip
         rows.append(row)
-    publish(out, {"base": base, "subnets_in_space": space.size(), "rows": rows}, label=label_of(context))
+    publish(out, {"base": base, "subnets_in_space": space.size(), "rows": rows}, context, label=label_of(context))
 
 
 def label_of(context: Context) -> str:

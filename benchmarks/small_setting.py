@@ -11,9 +11,9 @@ from typing import Any
 
 from provenance import provenance
 
-from jdnas.config import RunConfig, parse_overrides, read_yaml, resolve
+from jdnas.config import RunConfig, parse_overrides, resolve
 from jdnas.pipeline.context import Context, load_context
-from jdnas.pipeline.run_folder import begin_run, open_run
+from jdnas.pipeline.run_folder import begin_run, kept_settings, open_run
 from jdnas.reproduce import records
 from jdnas.training.checkpoint import read_json, write_json
 from jdnas.training.settings import TrainSettings
@@ -49,7 +49,8 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def publish(path: Path, table: dict[str, Any], *, label: str = LABEL) -> None:
-    """Write a table with its label and provenance."""
+def publish(path: Path, table: dict[str, Any], context: Context, *, label: str = LABEL) -> None:
+    """Write a table with its label, the settings that it was made with (where they are not the defaults), and its provenance."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"setting": label, "settings": read_yaml(SETTINGS), "provenance": provenance(), **table})
+    settings = kept_settings(context.folder).model_dump(mode="json", exclude_defaults=True)
+    write_json(path, {"setting": label, "settings": settings, "provenance": provenance(), **table})

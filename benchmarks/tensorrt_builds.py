@@ -62,7 +62,10 @@ def run(
     names: list[str], precisions: list[str], capabilities: list[str], size_hw: SizeHW, rows: list[dict[str, Any]], save: Any
 ) -> list[dict[str, Any]]:
     """Export and build all that `rows` lack; `save` gets the rows after each graph."""
-    done = {(row["detector"], row["precision"]) for row in rows if not any("error" in engine for engine in row["engines"].values())}
+    done = {
+        (row["detector"], row["precision"]) for row in rows
+        if set(capabilities) <= row["engines"].keys() and not any("error" in engine for engine in row["engines"].values())
+    }  # fmt: skip
     rows = [row for row in rows if (row["detector"], row["precision"]) in done]
     for name in names:
         if all((name, precision) in done for precision in precisions):
@@ -103,7 +106,10 @@ def main() -> int:
     facts = provenance() | {"load_average_before": [round(value, 2) for value in psutil.getloadavg()]}
     options.output.parent.mkdir(parents=True, exist_ok=True)
 
-    kept = json.loads(options.output.read_text())["rows"] if options.output.is_file() and options.resume else []
+    record = json.loads(options.output.read_text()) if options.output.is_file() and options.resume else {"rows": [], "size": options.size}
+    if record["size"] != options.size:
+        parser.error(f"{options.output} has engines of {record['size']}; resume it with that --size, or give another --output")
+    kept = record["rows"]
 
     def save(rows: list[dict[str, Any]]) -> None:
         head = {"provenance": facts, "runtime": RUNTIME, "size": options.size}

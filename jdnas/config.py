@@ -1,10 +1,10 @@
 """Settings of a run: pydantic models read from YAML presets, files and `--set` overrides. Unknown keys are errors."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, field_serializer, model_validator
+from pydantic import Field, ValidationError, field_serializer
 
 from export.settings import ExportSettings
 from jdnas.data.images import Cache
@@ -100,12 +100,6 @@ class RunConfig(Settings):
     checkpoint_seconds: float = Field(20.0, ge=0)
     estimate_first: bool = False
     tensorboard: bool = False
-
-    @model_validator(mode="after")
-    def _what_is_trained_has_weights(self) -> Self:
-        if not self.train_base and self.weights is None:
-            raise ValueError("train_base=false (--trained) takes the base from a file of trained weights; name it with --weights")
-        return self
 
     @field_serializer("study_url")
     def _without_password(self, url: str | None) -> str | None:

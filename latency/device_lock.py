@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -35,8 +35,10 @@ def exclusive_device(device: Processor, *, timeout_s: float = DEFAULT_TIMEOUT_S)
         who = owner.read_text(encoding="utf-8") if owner.is_file() else "unknown"
         raise TargetError(f"another measurement (process {who}) holds the {device} for more than {timeout_s:g} s; wait for it") from error
     try:
-        owner.write_text(str(os.getpid()), encoding="utf-8")
+        with suppress(OSError):  # what another user's process left there, when it was killed
+            owner.write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with suppress(OSError):
+            owner.unlink()
         lock.release()

@@ -19,6 +19,8 @@ from jdnas.spec import DetectorSpec
 from latency.bench_report import BenchmarkReport, text_table
 from latency.blocks import SizeHW
 from latency.here import standing
+from latency.machine import same_machine
+from latency.measure import probe
 from latency.sources import MEASURED_LABEL, LatencySource, open_source
 from latency.targets import load_target
 
@@ -88,7 +90,8 @@ def run_suite(target: str, *, seconds: float, folder: Path | None, json_path: Pa
     where = load_target(target)
     source = None if standing(where).measurable else open_source(where)
     head = {"suite": "paper", "target": where.name, "label": source.label if source else MEASURED_LABEL}
-    result: dict[str, Any] = head | {"note": source.describe() if source else {}, "models": _kept(json_path, head)}
+    here = None if source else probe(where)
+    result: dict[str, Any] = head | {"note": source.describe() if source else {}, "models": _kept(json_path, head, here)}
     found: dict[str, Any] = result["models"]
     with tempfile.TemporaryDirectory() as temporary:
         for row, spec in members():
@@ -140,12 +143,15 @@ def _save_random(spec: DetectorSpec, size_hw: SizeHW, path: Path) -> None:
             save_detector(path.with_suffix(""), spec, build(spec).state_dict(), {"size_hw": list(size_hw), "weights": "random"})
 
 
-def _kept(path: Path | None, head: dict[str, str]) -> dict[str, Any]:
+def _kept(path: Path | None, head: dict[str, str], here: dict[str, Any] | None) -> dict[str, Any]:
     if path is None or not path.is_file():
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if all(data[key] == value for key, value in head.items()):
+            for one in data["models"].values():
+                if here is not None and "provenance" in one:
+                    same_machine(one["provenance"], here, f"the suite in {path}")
             return dict(data["models"])
     except (ValueError, KeyError, TypeError):
         pass

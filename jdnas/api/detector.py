@@ -9,16 +9,18 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from export.runtimes import SUFFIXES as ENGINE_SUFFIXES
 from jdnas.data.images import read_image, rgb_pixels
-from jdnas.errors import DataError
+from jdnas.errors import ConfigError, DataError
 from jdnas.pipeline.exports import ExportOptions, export_model
 from jdnas.pipeline.predict import Detections, detections_in
 from jdnas.pipeline.single import OpenModel, evaluate_model, open_model
+from jdnas.pipeline.weights import TORCH_SUFFIXES
 from jdnas.sizes import SizeHW
 from jdnas.spec import DetectorSpec
 from jdnas.training.evaluate import Metrics
 from latency.bench_report import BenchmarkReport
-from latency.benchmark import benchmark
+from latency.benchmark import Sweep, benchmark
 
 ImageLike = str | Path | Image.Image | np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -72,8 +74,14 @@ class Detector:
         return Path(out)
 
     def benchmark(self, target: str | Path = "cpu-ort", *, seconds: float = 5.0) -> BenchmarkReport:
-        """Time the detector on a target that this machine is; weights run in PyTorch, engines in the target's runtime."""
-        return benchmark([self.path], target, seconds=seconds)
+        """Time the detector on a target that this machine is; weights run in PyTorch at `size_hw`, engines in the target's runtime.
+
+        A ConfigError refuses checkpoints of other projects, which `jdnas.import_weights` converts first.
+        """
+        if self.path.suffix in TORCH_SUFFIXES:
+            raise ConfigError(f"{self.path} is a checkpoint of another project; convert it first: jdnas.import_weights(file, out)")
+        sweep = Sweep() if self.path.suffix in ENGINE_SUFFIXES else Sweep(sizes_hw=(self.size_hw,))
+        return benchmark([self.path], target, seconds=seconds, sweep=sweep)
 
     def close(self) -> None:
         """Release the engine's memory; the detector cannot be used after that."""

@@ -10,6 +10,7 @@ import typer
 from jdnas.cli.output import AsJson, Output, Quiet
 from jdnas.cli.run_commands import resumable, this_command
 from jdnas.durations import seconds_from_text
+from jdnas.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True)
 TargetName = Annotated[str, typer.Option(help="A target's name or a YAML file.")]
@@ -139,6 +140,8 @@ def validate(
     from jdnas.cli.tables import validation_table
     from jdnas.report.scatter import write_scatter
 
+    if out.suffix != ".json":
+        raise ConfigError(f"--out must end in .json, got {out}; the plot goes beside it")
     output = Output(quiet, as_json)
     with resumable(this_command()):
         result = jdnas.validate_latency(

@@ -144,7 +144,9 @@ def raise_where_missed(search: dict[str, Any]) -> None:
 
 def _say_status(output: Output, run: Any, study_url: str | None = None) -> None:
     """Print how far a run is, where JSON was asked for; people have read it on the way."""
-    if output.as_json:
+    from jdnas.training.distributed import is_first_process
+
+    if output.as_json and is_first_process():
         output.result(run.status(study_url=study_url))
 
 

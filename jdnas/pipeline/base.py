@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from jdnas.config import RunConfig
-from jdnas.errors import MissingExtraError
+from jdnas.data.shapes import CLASSES as SHAPE_CLASSES
+from jdnas.errors import ConfigError, MissingExtraError
 from jdnas.models.checkpoints import state_from_efficientnet_lite
 from jdnas.models.detector import build
 from jdnas.models.weights import State, check_state
-from jdnas.pipeline.context import Context, base_spec_of, is_pretrained
+from jdnas.pipeline.context import SHAPES, Context, base_spec_of, is_pretrained
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.progress import JobProgress
-from jdnas.pipeline.weights import WeightFile, is_own, lines_of_weights, open_weights
+from jdnas.pipeline.weights import WeightFile, check_trained, is_own, lines_of_weights, open_weights
 from jdnas.presets import plain_name, preset
 from jdnas.spec import DetectorSpec
 from jdnas.student.settings import extra_action
@@ -52,6 +53,8 @@ def lite_weights(base: str) -> State:
 def check_sources(config: RunConfig) -> None:
     """Raise the InputError that base training would end in, before anything is written: unknown base or action, missing weights."""
     preset(config.base, 1)
+    if not config.train_base:
+        _check_trained(config)
     for place in config.student.extra_actions:
         extra_action(place)
     if config.weights is not None:
@@ -60,6 +63,13 @@ def check_sources(config: RunConfig) -> None:
         base_spec_of(config, 1, config.model.anchor_reference)
     elif is_pretrained(config.base) and importlib.util.find_spec(_lite_package(plain_name(config.base))) is None:
         raise MissingExtraError(_lite_package(plain_name(config.base)).replace("_", "-"), "lite")
+
+
+def _check_trained(config: RunConfig) -> None:
+    if config.weights is None:
+        raise ConfigError("--trained (train_base=false) takes the base from a file of trained weights; name it with --weights")
+    if config.data == SHAPES:  # of other data the classes are not known yet
+        check_trained(Path(config.weights), SHAPE_CLASSES)
 
 
 def initial_state(context: Context) -> tuple[State, str]:
@@ -92,6 +102,21 @@ def class_change(given: WeightFile, spec: DetectorSpec) -> list[str]:
     return [f"{what} begin anew for {spec.num_classes} classes (the file has {given.spec.num_classes})"]
 
 
+def taken_otherwise(context: Context) -> list[str]:
+    """Say in what a trained base is not as in its file: at another size, or with other settings of its head, to which nothing adapts it."""
+    if context.config.train_base or context.config.weights is None:
+        return []
+    given, head = open_weights(Path(context.config.weights)), context.base_spec.head
+    found = [
+        f"{key} {getattr(given.spec.head, key)} in the file, {getattr(head, key)} here (model.{key})"
+        for key in ("proposals", "candidates", "roi_sampling") if getattr(given.spec.head, key) != getattr(head, key)
+    ]  # fmt: skip
+    if given.size_hw is not None and given.size_hw != context.base_size_hw:
+        (height, width), (here_height, here_width) = given.size_hw, context.base_size_hw
+        found.append(f"input {width}x{height} in the file, {here_width}x{here_height} here (data_settings.long_sides)")
+    return [f"  not as it was trained: {line}" for line in found]
+
+
 def base_resume(context: Context) -> Resume:
     """Return where base training keeps its unfinished state."""
     return Resume(context.folder.base.with_name("base.partial.safetensors"), context.config.checkpoint_seconds)
@@ -105,7 +130,7 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
             return load_detector(stem)[1]
     start, origin = initial_state(context)
     if config.weights is not None:
-        for line in lines_of_weights(Path(config.weights)):
+        for line in (*lines_of_weights(Path(config.weights)), *taken_otherwise(context)):
             progress.say(line)
     name = config.base if config.weights is None else context.base_spec.family
     momentum: State | None = {} if config.student.inherit_optimizer else None

@@ -22,14 +22,15 @@ from jdnas.pipeline.detector_training import evaluate_detector
 from jdnas.pipeline.plan import work_plan
 from jdnas.pipeline.pool import ensure_pool
 from jdnas.pipeline.progress import JobProgress
-from jdnas.pipeline.run_folder import begin_run, open_run, run_lock
+from jdnas.pipeline.run_folder import begin_run, kept_settings, open_run, run_lock
+from jdnas.pipeline.scalars import NO_SCALARS, Scalars
 from jdnas.pipeline.search import search_objective
 from jdnas.pipeline.speed import cost_name, make_cost
 from jdnas.search.objective import score_name
 from jdnas.search.points import Point, front_of, within
 from jdnas.search.workshop import Cost, size_hw_from_key
 from jdnas.teacher.pool import TeacherPool
-from jdnas.training.checkpoint import load_detector, read_json, write_json
+from jdnas.training.checkpoint import has_detector, load_detector, read_json, write_json
 
 Json = dict[str, Any]
 PRUNE_TO = 0.7  # of the base's cost, where no joint search says what to prune to
@@ -67,7 +68,8 @@ def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool,
     are made on every other validation image; the figures are those of the rest.
     """
     folder, config = open_run(run_dir, config, resume=resume)
-    check_sources(config)
+    if not has_detector(folder.base):
+        check_sources(config)
     cost, context = make_cost(config), load_context(config, folder)
     plan = work_plan(context)
     images = contest.images or config.search.trials * plan.images["candidate"]
@@ -75,7 +77,7 @@ def compare(config: RunConfig, run_dir: Path, contest: Contest, *, resume: bool,
     choosing, judging = _halves(context)
     each = plan.candidate * images / max(1, plan.images["candidate"])
     progress = JobProgress(console, plan.base + plan.pool + each * len(contest.methods) * len(contest.seeds), quiet=quiet)
-    with run_lock(folder), progress.running():
+    with run_lock(folder), progress.running(), context.scalars:
         begin_run(folder, config)
         base_state = ensure_base(context, progress, plan.base)
         pool = ensure_pool(context, base_state, progress, plan.pool)
@@ -133,10 +135,12 @@ def _one(
         return read_json(path)
     write_json(root / "asked.json", asked)
     own = replace(
-        choosing, config=choosing.config.model_copy(update={"seed": seed}), folder=BranchFolder(root, choosing.folder)
+        choosing, config=choosing.config.model_copy(update={"seed": seed}), folder=BranchFolder(root, choosing.folder),
+        scalars=Scalars(root / "tensorboard") if choosing.config.tensorboard else NO_SCALARS,
     )  # fmt: skip
     arena = Arena(own, pool, cost, images, target_cost, progress.say)
-    found = METHODS[method](arena)
+    with own.scalars:
+        found = METHODS[method](arena)
     result: Json = {**asked, "target_cost": target_cost, **_judged(arena, judging, found)}
     share = f"{100 * result['cost_share']:.0f} % of the cost"
     progress.say(f"  {method}, seed {seed}: AP {result['ap']:.3f}, {score_name(own.config.search)} {result['score']:.4f} at {share}")
@@ -216,5 +220,5 @@ def _table(choosing: Context, judging: Context, cost: Cost, contest: Contest, ru
         "chosen_on": f"{len(choosing.val.records)} validation images", "cost_name": cost_name(judging.config),
         "score_name": score_name(judging.config.search),
         "base": {"ap": base_ap, "score": objective.score(base_ap, base_cost, size), "cost": base_cost}, "seeds": list(contest.seeds),
-        "rows": rows, "runs": runs, "data": judging.train.name, "settings": judging.config.model_dump(mode="json"),
+        "rows": rows, "runs": runs, "data": judging.train.name, "settings": kept_settings(judging.folder).model_dump(mode="json"),
     }  # fmt: skip

@@ -25,6 +25,7 @@ from jdnas.pipeline.weights import check_trained, spec_of_weights
 from jdnas.presets import plain_name, preset, scale_backbone
 from jdnas.spec import DetectorSpec, FamilyTraits
 from jdnas.teacher.pool import Calibration
+from jdnas.training.checkpoint import has_detector
 from jdnas.training.distributed import ALONE, Team
 from jdnas.training.settings import TrainSettings
 
@@ -190,10 +191,13 @@ def load_context(config: RunConfig, folder: RunFolder, count: CountCallback | No
     root = data_folder(config, folder)
     train, val = (load_split(root, split, _counted(count, split)) for split in SPLITS)
     check_splits(train, val)
-    if config.weights is not None and not config.train_base:
-        check_trained(Path(config.weights), len(train.classes))
     sizes = canvas_sizes(train, config.data_settings.long_sides)
-    spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
+    if has_detector(folder.base):  # whatever became of the weights that it was made from
+        spec = spec_of_weights(folder.base.with_suffix(".json"))[0]
+    else:
+        if config.weights is not None and not config.train_base:
+            check_trained(Path(config.weights), train.classes)
+        spec = base_spec_of(config, len(train.classes), max(sizes[-1]))
     if is_pretrained(config.base) or config.weights is not None:
         config = for_trained_weights(config)
     for split in (train, val):

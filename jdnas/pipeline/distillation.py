@@ -127,6 +127,8 @@ def distill_context(
 ) -> tuple[Context, Student]:  # fmt: skip
     """Check all that was given; the context is that of the student."""
     folder, config = open_run(run_dir, config, resume=resume)
+    if folder.config_file.exists() and not _request_file(run_dir).exists():
+        raise ConfigError(f"{run_dir} holds a run of another command; choose another --run-dir")
     pupil, classes = read_student(student)
     with counting(progress.console, quiet=progress.quiet) as count:
         context = replace(load_context(config, folder, count), base_spec=pupil.spec)
@@ -146,7 +148,7 @@ def distill_alone(
     steps = rounds * steps_of(settings.epochs, len(context.train.records), settings.batch)
     progress.planned = steps + 1.0
     with run_lock(context.folder), progress.running():
-        _hold_to_first_request(run_dir / "request.json", asked)
+        _hold_to_first_request(_request_file(run_dir), asked)
         begin_run(context.folder, config)
         before = evaluate_detector(context, pupil.spec, pupil.state, context.base_size_hw)
         progress.say(f"student before: AP {before.ap:.3f} (AP50 {before.ap50:.3f}); {rounds} x {steps // rounds} steps")
@@ -164,6 +166,10 @@ def distill_alone(
     }
     write_json(run_dir / "distill.json", result)
     return result
+
+
+def _request_file(run_dir: Path) -> Path:
+    return run_dir / "request.json"
 
 
 def _line(done: dict[str, Any]) -> str:

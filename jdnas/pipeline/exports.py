@@ -110,6 +110,9 @@ def _publish_all(model: Path, out: Path, options: ExportOptions, say: Say) -> li
     ]  # fmt: skip
     for subject in subjects:
         subject.check()
+    if options.precision == AUTO and options.runtime not in ("ort-cpu", target.runtime):
+        raise ConfigError(f"--precision auto measures on the target {target.name}, which runs {target.runtime} and not {options.runtime}; "
+                          "name a target of that runtime with --target, or a precision")  # fmt: skip
     val, calibration = validation_set(options, model, weights.spec), None
     if options.data is not None:
         style = style_for(options.runtime if options.runtime != "ort-cpu" else target.runtime)

@@ -113,7 +113,8 @@ def run_until(
 def _checked(config: RunConfig, run_dir: Path, resume: bool, console: Console, quiet: bool) -> Context:
     """Check all that was given."""
     folder, config = open_run(run_dir, config, resume=resume)
-    check_sources(config)
+    if not has_detector(folder.base):
+        check_sources(config)
     with counting(console, quiet=quiet) as count:
         return load_context(config, folder, count)
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from jdnas.config import RunConfig
 from jdnas.data.coco import check_splits, load_split
+from jdnas.data.images import keep_images
 from jdnas.data.records import DetectionSet
 from jdnas.errors import CheckpointError, ConfigError, DataError, unknown_name
 from jdnas.models.complexity import multiply_adds, parameters
@@ -44,6 +45,8 @@ def open_detector(config: RunConfig, weights: Path, size: str | None = None) -> 
     train, val = load_split(root, "train"), load_split(root, "val")
     check_splits(train, val)
     _check_classes(weights, read, train)
+    for split in (train, val):
+        keep_images(split, config.data_settings.cache, weights.parent / "cache")
     sizes: tuple[SizeHW, ...] = canvas_sizes(train, config.data_settings.long_sides)
     if size is not None:
         sizes = (size_hw_from_text(size),)

@@ -102,7 +102,7 @@ def open_run(root: Path, config: RunConfig, *, resume: bool) -> tuple[RunFolder,
         return folder, config
     if not resume:
         raise ConfigError(f"{root} holds a run already; continue it with --resume, or choose another --run-dir")
-    kept, asked = _flat(_kept(folder).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    kept, asked = _flat(kept_settings(folder).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     changed = [f"{key}={kept.get(key)} (now {asked.get(key)})" for key in kept | asked if kept.get(key) != asked.get(key)]
     changed = [change for change in changed if change.partition("=")[0] not in MAY_CHANGE]
     if changed:
@@ -126,7 +126,7 @@ def begin_run(folder: RunFolder, config: RunConfig) -> None:
     To be called with the folder held, for what it changes may be another process's.
     """
     if folder.config_file.exists():
-        kept = _kept(folder)
+        kept = kept_settings(folder)
         if kept == config:
             return
         if kept.search != config.search:
@@ -135,7 +135,8 @@ def begin_run(folder: RunFolder, config: RunConfig) -> None:
     write_atomically(folder.config_file, dump(config).encode())
 
 
-def _kept(folder: RunFolder) -> RunConfig:
+def kept_settings(folder: RunFolder) -> RunConfig:
+    """Return the settings that a run was begun with, as its config.yaml has them."""
     try:
         return resolve_kept(folder.config_file, {})
     except ConfigError as error:

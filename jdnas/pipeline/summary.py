@@ -18,6 +18,7 @@ from jdnas.models.weights import State
 from jdnas.pipeline.context import Context, SizeHW
 from jdnas.pipeline.deliver import Delivery
 from jdnas.pipeline.polish import Final
+from jdnas.pipeline.run_folder import kept_settings
 from jdnas.pipeline.search import Control
 from jdnas.pipeline.speed import cost_name, cost_unit, parts_ms
 from jdnas.report.drawing import draw_detections, side_by_side, write_jpeg
@@ -75,7 +76,8 @@ def make_summary(
                           "precision": delivered.precision, "precisions": delivered.precisions, "verdict": delivered.verdict} | polish,
         "search": counts(result.history, config.search.k) | {"stopped_by": result.stopped_by} | goal,
         "target": {"name": config.target, **timing}, "seed": config.seed, "command": command, "versions": versions(),
-        "data": describe_data(context), "settings": config.model_dump(mode="json"), "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "data": describe_data(context), "settings": kept_settings(context.folder).model_dump(mode="json"),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Trained detectors that users name: files that jdnas wrote, or those of other projects, which are converted while they are read."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,14 +75,23 @@ def spec_of_weights(path: Path) -> tuple[DetectorSpec, bool]:
     return _described(*_identity(path))[:2]
 
 
-def check_trained(path: Path, num_classes: int) -> None:
-    """Raise a CheckpointError where a file cannot detect `num_classes` classes as it is: it lacks heads, or knows another number."""
+def check_trained(path: Path, classes: Sequence[str]) -> None:
+    """Raise a CheckpointError where a file cannot detect these classes as it is: it lacks heads, or knows others.
+
+    Names are compared where the file is ours; other projects' files do not always say theirs, or spell them in another way.
+    """
     spec, has_heads = spec_of_weights(path)
     remedy = "leave --trained (train_base=false) out, so that it is trained"
     if not has_heads:
         raise CheckpointError(f"{path} holds a backbone without detection heads; {remedy}")
-    if spec.num_classes != num_classes:
-        raise CheckpointError(f"{path} knows {spec.num_classes} classes, the data has {num_classes}; {remedy}")
+    names = _own_classes(path)
+    if spec.num_classes != len(classes) or (names and names != tuple(classes)):
+        known = ", ".join(names) or f"{spec.num_classes} classes"
+        raise CheckpointError(f"{path} knows {known}; the data has {len(classes)} classes: {', '.join(classes)}; {remedy}")
+
+
+def _own_classes(path: Path) -> tuple[str, ...]:
+    return tuple((read_json(path.with_suffix(".json")).get("meta") or {}).get("classes", ())) if is_own(path) else ()
 
 
 def lines_of_weights(path: Path) -> tuple[str, ...]:

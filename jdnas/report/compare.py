@@ -10,7 +10,7 @@ from jdnas.atomic import write_atomically
 from jdnas.errors import ConfigError
 from jdnas.report.inputs import Json, RunData, as_dict, finite, read_run
 from jdnas.report.page import render
-from jdnas.report.tiles import MISSING, cell, flat, percent_points, signed, significant
+from jdnas.report.tiles import MISSING, cell, flat, percent_points, predicted_from, signed, significant
 
 COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)")
 _SYMBOLS = {"base": "circle", "control": "diamond", "student": "star"}
@@ -71,10 +71,11 @@ def _row(name: str, run: RunData) -> list[str]:
     spread = student.get("latency_spread_ms")
     low_high = "–".join(_number(value) for value in spread) if isinstance(spread, list) else MISSING
     before, after = finite(base.get("latency_ms")), finite(student.get("latency_ms"))
+    label = f" ({rests_on})" if (rests_on := predicted_from(student)) else ""
     aps = (_number(model.get("ap"), percent_points) for model in (base, control, student))
     faster = f"{before / after:.2f}" if before and after else MISSING
     return [
-        name, *aps, difference, _number(before), _number(after), low_high, faster, _number(student.get("flops_g")),
+        name, *aps, difference, _number(before) + label, _number(after) + label, low_high, faster, _number(student.get("flops_g")),
         _number(student.get("params_m")), cell(run.summary.get("seed")), str(as_dict(run.summary.get("target")).get("name", MISSING)),
     ]  # fmt: skip
 
@@ -97,6 +98,8 @@ def verdict(runs: list[Named]) -> list[str]:
         sentences.append("The runs were evaluated on different data, so their APs cannot be compared.")
     if len(targets) > 1:
         sentences.append("They are for different targets, so their latencies cannot be compared.")
+    elif all(predicted_from(one) for _, one in students):
+        sentences.append("Latencies are predicted, not measured.")
     elif speeds:
         sentences.append("Latencies of different runs were measured at different times; measure two engines in turns to compare them: "
                          "jdnas latency benchmark --compare A B.")  # fmt: skip

@@ -134,7 +134,7 @@ def _row(metric: Metric, role: str, other: float | None, student: float | None) 
     return Row(role, metric.digits(other), text, "good" if float(change) * metric.better > 0 else "bad")
 
 
-def _predicted(model: Json) -> str:
+def predicted_from(model: Json) -> str:
     """Return what a latency that was not measured rests on, or an empty string."""
     label = str(model.get("latency_label") or MEASURED)
     return "" if label == MEASURED else label
@@ -143,7 +143,7 @@ def _predicted(model: Json) -> str:
 def _spread(model: Json, metric: str) -> str:
     if metric not in ("Latency", "FPS"):
         return ""
-    if label := _predicted(model):
+    if label := predicted_from(model):
         return f"{label}, not measured"
     if metric == "FPS":
         return ""
@@ -169,7 +169,7 @@ def verdict(run: RunData) -> list[str]:
         sentences.append("There is no control: how much of the difference comes from longer training is not known.")
     target = as_dict(run.summary.get("target"))
     interval = _interval(as_dict(target.get("comparison")))
-    sentences += _speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), _predicted(student), compared=bool(interval))
+    sentences += _speed(finite(student.get("latency_ms")), finite(base.get("latency_ms")), predicted_from(student), compared=bool(interval))
     return [*sentences, *interval, *_disturbed(target.get("disturbances"))]
 
 

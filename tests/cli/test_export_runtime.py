@@ -54,4 +54,6 @@ def test_what_does_not_fit(jdnas, weights: Path) -> None:
         in jdnas("export", weights, "--out", "x.onnx", "--compute-capability", "8.9").error
     )
     assert "leave out one of the two" in jdnas("export", weights, "--out", "x.onnx", "--runtime", "openvino", "--triton", "r").error
+    auto = jdnas("export", weights, "--out", "x.onnx", "--runtime", "openvino", "--precision", "auto").error
+    assert "--precision auto measures on the target cpu-ort, which runs ort-cpu and not openvino" in auto
     assert not list(Path().iterdir())

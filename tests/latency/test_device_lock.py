@@ -55,3 +55,11 @@ def test_a_held_device_has_the_targets_clocks(monkeypatch):
         assert held == [1380, None]
         with pytest.raises(TargetError, match="holds the gpu"), exclusive_device("gpu", timeout_s=0.1):
             pass
+
+
+def test_what_another_users_killed_process_left_does_not_matter(tmp_path):
+    (tmp_path / "jdnas-measuring-cpu.owner").mkdir()  # can be neither written nor removed as a file
+    with exclusive_device("cpu"):
+        pass
+    with exclusive_device("cpu", timeout_s=0.1):
+        pass

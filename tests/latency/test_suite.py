@@ -3,7 +3,7 @@ import json
 import pytest
 from rich.console import Console
 
-from jdnas.errors import ConfigError
+from jdnas.errors import ConfigError, TargetError
 from jdnas.models.complexity import multiply_adds
 from jdnas.presets import preset
 from latency import suite
@@ -63,6 +63,14 @@ def test_measured_suite_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     run_suite("cpu-ort", seconds=1, folder=None, json_path=path, console=Console(width=132))
     assert asked == [*names, "r101"]
     assert f"{295.7 / 215.8:.3f}" in capsys.readouterr().out
+
+
+def test_a_suite_that_another_machine_began_is_not_continued(tmp_path):
+    path = tmp_path / "suite.json"
+    one = {"engine_ms": 1.0, "torch_ms": 2.0, "provenance": {"cpu": "another"}}
+    path.write_text(json.dumps({"suite": "paper", "target": "cpu-ort", "label": suite.MEASURED_LABEL, "models": {"r18": one}}))
+    with pytest.raises(TargetError, match="the suite in .*suite.json was measured with cpu 'another', here it is"):
+        run_suite("cpu-ort", seconds=1, folder=None, json_path=path, console=Console())
 
 
 def test_file_of_something_else(tmp_path):

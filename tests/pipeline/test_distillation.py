@@ -84,6 +84,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(nano_run: NanoR
         code, _, err = distill(tmp_path / f"run{index}", pupil, teacher)
         assert code == 2 and err.count("\n") == 1 and message in err, err
         assert not (tmp_path / f"run{index}" / "student").exists()
+    code, _, err = distill(nano_run.folder, student, student, "--resume")
+    assert code == 2 and "holds a run of another command; choose another --run-dir" in err
     code, _, err = distill(tmp_path / "last", student, student, "--method", "magic")
     assert code == 2 and "unknown method 'magic'; known: fgfi, logit, ours" in err
 

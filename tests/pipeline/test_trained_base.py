@@ -1,6 +1,7 @@
 """A base that is trained already is taken as it is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,47 @@ def test_its_training_is_not_planned(nano_run: NanoRun, tmp_path: Path) -> None:
 
 def test_weights_of_other_classes_are_refused(nano_run: NanoRun, tmp_path: Path) -> None:
     spec = load_detector(nano_run.folder / "base" / "base")[0]
-    other = type(spec).from_dict({**spec.to_dict(), "num_classes": 5})
+    other = replace(spec, num_classes=5)
     save_detector(tmp_path / "other", other, build(other).state_dict(), {})
     code, _, err = run(nano_run, tmp_path / "run", tmp_path / "other.safetensors")
-    assert code == 2 and err.startswith(f"error: {tmp_path / 'other.safetensors'} knows 5 classes, the data has 3; leave --trained")
+    assert code == 2 and err.startswith(f"error: {tmp_path / 'other.safetensors'} knows 5 classes; the data has 3 classes: circle")
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_classes_in_another_order_are_refused(nano_run: NanoRun, tmp_path: Path) -> None:
+    spec, state, _ = load_detector(nano_run.folder / "base" / "base")
+    save_detector(tmp_path / "other", spec, state, {"classes": ["triangle", "circle", "rectangle"]})
+    code, _, err = run(nano_run, tmp_path / "run", tmp_path / "other.safetensors")
+    assert code == 2 and "knows triangle, circle, rectangle; the data has 3 classes: circle, rectangle, triangle; leave" in err
+
+
+def test_what_is_not_as_it_was_trained_is_said(nano_run: NanoRun, tmp_path: Path) -> None:
+    spec, state, _ = load_detector(nano_run.folder / "base" / "base")
+    wider = replace(spec, head=replace(spec.head, proposals=77))
+    save_detector(tmp_path / "mine", wider, state, {"size_hw": [64, 96]})
+    code, out, err = run(nano_run, tmp_path / "run", tmp_path / "mine.safetensors", "--trials", 0)
+    assert code == 0, out + err
+    said = " ".join(out.split())
+    assert "not as it was trained: proposals 77 in the file, 16 here (model.proposals)" in said
+    assert "not as it was trained: input 96x64 in the file, 96x96 here (data_settings.long_sides)" in said
+
+
+def test_the_synthetic_set_is_not_made_for_weights_of_other_classes(nano_run: NanoRun, tmp_path: Path) -> None:
+    spec = load_detector(nano_run.folder / "base" / "base")[0]
+    other = replace(spec, num_classes=5)
+    save_detector(tmp_path / "other", other, build(other).state_dict(), {})
+    given = ("--weights", tmp_path / "other.safetensors", "--trained", "--data", "shapes", "--preset", NANO)
+    code, _, err = jdnas("optimize", *given, "--run-dir", tmp_path / "run")
+    assert code == 2 and "knows 5 classes; the data has 3 classes" in err and not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_without_the_file_that_its_base_came_from(nano_run: NanoRun, tmp_path: Path) -> None:
+    spec, state, meta = load_detector(nano_run.folder / "base" / "base")
+    save_detector(tmp_path / "mine", spec, state, meta)
+    assert run(nano_run, tmp_path / "run", tmp_path / "mine.safetensors", "--trials", 0)[0] == 0
+    (tmp_path / "mine.safetensors").unlink(), (tmp_path / "mine.json").unlink()
+    code, out, err = run(nano_run, tmp_path / "run", tmp_path / "mine.safetensors", "--trials", 1, "--resume")
+    assert code == 0, out + err
 
 
 def test_a_backbone_is_refused(nano_run: NanoRun, tmp_path: Path) -> None:

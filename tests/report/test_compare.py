@@ -61,6 +61,13 @@ def test_same_names_get_their_parents(full_run: Path, tmp_path: Path) -> None:
     assert "a/run" in text and "b/run" in text
 
 
+def test_predicted_latencies_are_called_so(full_run: Path, tmp_path: Path) -> None:
+    label = {"student__latency_label": "third-party prior"}
+    both = [another(full_run, tmp_path, name, **label) for name in ("first", "second")]
+    text = " ".join(Page(write_comparison(both, tmp_path / "page.html").read_text()).text.split())
+    assert "(third-party prior)" in text and "predicted, not measured" in text and "measured at different times" not in text
+
+
 def test_names_from_outside_are_escaped(full_run: Path, runs: list[Path], tmp_path: Path) -> None:
     hostile = another(full_run, tmp_path, "<b>", settings={HOSTILE: HOSTILE}, target__name=HOSTILE)
     html = write_comparison([runs[0], hostile], tmp_path / "page.html").read_text()
