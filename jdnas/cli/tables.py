@@ -169,7 +169,9 @@ def validation_table(result: "Validation") -> Table:
                "slow": "measurements in slow spells of the machine, not counted"}  # fmt: skip
     for key, words in percent.items():
         table.add_row(words, "unknown" if math.isnan(figures[key]) else f"{100 * figures[key]:.1f} %")
-    for key, words in {"kendall_tau": "Kendall tau", "noise_tau": "noise floor: Kendall tau of two measurements of each engine"}.items():
+    taus = {"kendall_tau": "Kendall tau", "flops_tau": "Kendall tau of multiply-adds, for comparison",
+            "noise_tau": "noise floor: Kendall tau of two measurements of each engine"}  # fmt: skip
+    for key, words in taus.items():
         table.add_row(words, "unknown" if math.isnan(figures[key]) else f"{figures[key]:.3f}")
     if figures["left_out"]:
         table.add_row("engines met in slow spells alone, left out", f"{figures['left_out']}")
