@@ -50,7 +50,7 @@ class CudaDevice:
 
     def upload(self, buffer: Any, array: Array) -> None:
         """Copy an array into a buffer, converted to the buffer's type."""
-        buffer.copy_(self._torch.from_numpy(np.ascontiguousarray(array)))
+        buffer.copy_(self._torch.from_numpy(np.require(array, requirements=["C", "W"])))
         self.wait()
 
     def wait(self) -> None:

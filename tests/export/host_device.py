@@ -22,7 +22,7 @@ class HostDevice(CudaDevice):
         return torch.zeros(shape, dtype=getattr(torch, np.dtype(dtype).name))
 
     def upload(self, buffer, array):
-        buffer.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+        buffer.copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
 
     def wait(self):
         pass
