@@ -92,7 +92,8 @@ def one_seed(config: RunConfig, work: Path, seconds: float) -> dict[str, Any]:
                  "predicted_ratio": ratio, "measured_ms": in_turns((a, b), target)}
                 for a, b, ratio in pairs[:MEASURED_PAIRS]
             ]  # fmt: skip
-        write_json(path, {"comparison": report["comparison"], "disturbances": report["disturbances"], "candidates": len(cases),
+        compared = report["comparison"] | {"first": COSTS[1], "second": COSTS[0]}
+        write_json(path, {"comparison": compared, "disturbances": report["disturbances"], "candidates": len(cases),
                           "pairs": len(cases) * (len(cases) - 1) // 2, "misled": len(pairs), "widest": shown})  # fmt: skip
     figures = {cost: {key: summary["student"][key] for key in ("ap", "latency_ms", "flops_g", "score", "trial")}
                for cost, summary in summaries.items()}  # fmt: skip

@@ -52,5 +52,5 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def publish(path: Path, table: dict[str, Any], context: Context, *, label: str = LABEL) -> None:
     """Write a table with its label, the settings that it was made with (where they are not the defaults), and its provenance."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = kept_settings(context.folder).model_dump(mode="json", exclude_defaults=True)
+    settings = kept_settings(context.folder).model_dump(mode="json", exclude_defaults=True, exclude={"preset"})
     write_json(path, {"setting": label, "settings": settings, "provenance": provenance(), **table})
