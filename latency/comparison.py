@@ -37,8 +37,8 @@ def compare_sessions(first: str, second: str, sessions: Sequence[Sequence[Sequen
 
     What one turn gives is a pair of medians that met the same state of the machine, so that their ratio holds in fast and in slow spells;
     the ratio of two medians over all turns would compare a spell of the one with a spell of the other. A session's ratio is the median
-    over its turns; the result is the median over sessions, since a session can be slow by itself for as long as it is open (where its
-    memory lies): one session of two equal engines told them apart by 11 %. The interval draws sessions, and within them runs of
+    over its turns; the result is the median over sessions, since a session can be slow by itself for as long as it is open: one
+    session of two equal engines told them apart by 11 %. The interval draws sessions, and within them runs of
     neighbouring turns (a circular block bootstrap with blocks of about the cube root of the number of turns), since disturbances last
     longer than a turn.
     """
