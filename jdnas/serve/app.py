@@ -20,10 +20,10 @@ from export.session import physical_cores
 from jdnas.serve.contract import VERSION
 from jdnas.serve.limits import Limits, Refusal, read_body
 from jdnas.serve.models import Models, ServedModel, one_thread
-from jdnas.serve.protocol import HEADER_LENGTH, build_reply, json_bytes, parse_request
+from jdnas.serve.protocol import HEADER_LENGTH, Body, build_reply, json_bytes, parse_request
 
-_INLINE_BYTES = 1 << 16  # more JSON, or compressed data, is read in a thread, so that it does not hold up other requests,
-_INLINE_TENSOR_BYTES = 1 << 20  # and so are more binary tensors, which are looked through
+# More JSON or compressed data, and more of binary tensors, is read in a thread, so that it does not hold up other requests.
+_INLINE_BYTES, _INLINE_TENSOR_BYTES = 1 << 16, 1 << 20
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
@@ -152,7 +152,7 @@ class _Work:
             {"model_name": model.name, "model_version": VERSION, "image": {"width": width, "height": height}, "detections": detections}
         )
 
-    async def _body(self, request: Request, deadline: float) -> bytes:
+    async def _body(self, request: Request, deadline: float) -> Body:
         limit = self._limits.body_bytes
         try:
             async with asyncio.timeout_at(deadline):
@@ -175,7 +175,7 @@ class _Work:
         return Refusal(504, f"there was no result within {self._limits.timeout_s:g} s")
 
 
-def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
+def _inflated(body: Body, encoding: str, limit: int) -> bytes:
     if encoding not in ("gzip", "deflate"):
         raise Refusal(415, f"Content-Encoding {encoding[:40]!r} is unknown; known: gzip, deflate, identity")
     stream = zlib.decompressobj(_GZIP_OR_ZLIB)

@@ -60,8 +60,11 @@ class Gate:
         self._changed(self._inside)
 
 
-async def read_body(chunks: AsyncIterator[bytes], announced: str | None, limit: int) -> bytes:
-    """Gather a body of at most `limit` bytes; a longer one is refused with 413, at once where its length was announced."""
+async def read_body(chunks: AsyncIterator[bytes], announced: str | None, limit: int) -> bytearray:
+    """Gather a body of at most `limit` bytes; a longer one is refused with 413, at once where its length was announced.
+
+    Tensors are views of it, and runtimes take them where they are as long as they can be written to.
+    """
     refusal = Refusal(413, f"the body is longer than {limit} bytes, the limit of this server")
     if announced is not None and announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise refusal
@@ -70,4 +73,4 @@ async def read_body(chunks: AsyncIterator[bytes], announced: str | None, limit: 
         body += chunk
         if len(body) > limit:
             raise refusal
-    return bytes(body)
+    return body

@@ -19,6 +19,7 @@ from jdnas.serve.batching import Batcher, Outputs
 from jdnas.serve.contract import VERSION, Contract
 from jdnas.serve.limits import MIB, Gate, Limits, Refusal
 from jdnas.serve.metrics import Metrics
+from jdnas.serve.protocol import Body
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
@@ -50,7 +51,7 @@ class ServedModel:
             sizes_hw = np.array([images.shape[1:3]] * len(images), np.int64)
         return await self._result(images, sizes_hw)
 
-    async def detect(self, files: Iterable[bytes], *, max_pixels: int, pool: Any) -> tuple[Outputs, list[tuple[int, int]]]:
+    async def detect(self, files: Iterable[Body], *, max_pixels: int, pool: Any) -> tuple[Outputs, list[tuple[int, int]]]:
         """Run the images of JPEG or PNG files; boxes are in their pixels. Also returns the images' sizes (height, width)."""
         if not self.images:
             raise Refusal(400, "this server takes tensors only; start it without --no-images")
@@ -61,11 +62,11 @@ class ServedModel:
         boxes = [one.boxes_in_image(row) for row, (one, _) in zip(found["boxes"], placed, strict=True)]
         return {**found, "boxes": np.stack(boxes).astype(np.float32)}, [size for _, size in placed]
 
-    def _prepared(self, data: bytes, max_pixels: int) -> tuple[Prepared, tuple[int, int]]:
+    def _prepared(self, data: Body, max_pixels: int) -> tuple[Prepared, tuple[int, int]]:
         from jdnas.data.images import decode_image
 
         try:
-            image = decode_image(data, max_pixels=max_pixels)
+            image = decode_image(bytes(data), max_pixels=max_pixels)
             return prepare(self.contract.info, image), (image.shape[0], image.shape[1])
         except DataError as error:
             raise Refusal(400, str(error)) from error

@@ -19,6 +19,7 @@ from export.session import Array
 from jdnas.serve.contract import DTYPES, VERSION, Contract, TensorSpec
 from jdnas.serve.limits import Refusal
 
+Body = bytes | bytearray
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _LENGTH = "[0-9]{1,15}"
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
@@ -38,7 +39,7 @@ class InferRequest:
     outputs: Mapping[str, bool]
 
 
-def parse_request(body: bytes, header_length: str | None, contract: Contract, *, json_limit: int) -> InferRequest:
+def parse_request(body: Body, header_length: str | None, contract: Contract, *, json_limit: int) -> InferRequest:
     """Read the body of an inference request; a Refusal says what is wrong with it."""
     document, binary = _split(body, header_length, json_limit)
     name = document.get("id")
@@ -84,12 +85,12 @@ def build_reply(model: str, request: InferRequest, outputs: Mapping[str, Array])
     return b"".join([header, *parts]), {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(header))}
 
 
-def json_bytes(body: bytes, header_length: str | None) -> int:
+def json_bytes(body: Body, header_length: str | None) -> int:
     """Return how much of a body is JSON, as far as its header can be believed."""
     return int(header_length) if header_length is not None and re.fullmatch(_LENGTH, header_length) else len(body)
 
 
-def _split(body: bytes, header_length: str | None, json_limit: int) -> tuple[dict[str, Any], memoryview]:
+def _split(body: Body, header_length: str | None, json_limit: int) -> tuple[dict[str, Any], memoryview]:
     length = len(body)
     if header_length is not None:
         if not re.fullmatch(_LENGTH, header_length):

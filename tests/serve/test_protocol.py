@@ -1,5 +1,7 @@
+import asyncio
 import json
 import struct
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from export.artifact import ArtifactInfo
 from jdnas.serve.contract import Contract
-from jdnas.serve.limits import Refusal
+from jdnas.serve.limits import Refusal, read_body
 from jdnas.serve.protocol import InferRequest, build_reply, parse_request
 from jdnas.spec import DetectorSpec, Head, Stage
 
@@ -153,3 +155,17 @@ def test_damaged_requests_are_read_or_refused(data: st.DataObject) -> None:
         read(bytes(damaged[:cut]), shifted)
     except Refusal as refusal:
         assert 400 <= refusal.status < 500
+
+
+def test_tensors_of_a_received_body_are_taken_where_they_are() -> None:
+    """Runtimes that only take what can be written to would copy them otherwise."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield whole[:100]
+        yield whole[100:]
+
+    whole, length = binary()
+    body = asyncio.run(read_body(chunks(), None, 1 << 20))
+    tensors = parse_request(body, length, CONTRACT, json_limit=JSON_LIMIT).tensors
+    assert all(array.flags.writeable for array in tensors.values())
+    np.testing.assert_array_equal(tensors["images"], IMAGES)
