@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance import ROOT
-from small_setting import kept, publish, small_context, training
+from small_setting import kept, publish, runs_in, small_context, training
 
 from jdnas.distill.settings import DistillSettings
 from jdnas.models.complexity import multiply_adds
@@ -84,7 +84,7 @@ def main() -> None:
 
 def write_table(context: Context, work: Path, teacher: dict[str, Any], out: Path) -> None:
     """Write the table of all runs that are there."""
-    runs = [kept(path, dict) for path in sorted(work.glob("*_*.json")) if path.stem.rpartition("_")[2].isdigit()]
+    runs = runs_in(work, "*_")
     rows = []
     for method in (name for name in METHODS if any(run["method"] == name for run in runs)):
         mine = sorted((run for run in runs if run["method"] == method), key=lambda run: run["seed"])

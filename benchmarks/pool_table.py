@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from provenance import ROOT
-from small_setting import LABEL, kept, publish, small_context, training
+from small_setting import LABEL, kept, publish, runs_in, small_context, training
 
 from jdnas.distill.settings import DistillSettings
 from jdnas.models.complexity import multiply_adds
@@ -114,9 +114,7 @@ def main() -> None:
 
 def write_table(context: Context, work: Path, space: SubnetSpace, base: dict[str, Any], out: Path) -> None:
     """Write the table of all runs that are there."""
-    runs = [kept(path, dict) for pattern in ("pool_*_*.json", "alone_*_*.json") for path in sorted(work.glob(pattern))
-            if path.stem.rpartition("_")[2].isdigit()]  # fmt: skip
-    alone, pools = ([run for run in runs if run["kind"] == kind] for kind in ("alone", "pool"))
+    alone, pools = runs_in(work, "alone_*_"), runs_in(work, "pool_*_")
     rows = []
     for name in SUBNETS:
         spec = subnet_from_text(space, name)

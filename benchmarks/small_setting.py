@@ -49,6 +49,11 @@ def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def runs_in(work: Path, pattern: str) -> list[dict[str, Any]]:
+    """Return what the runs of all seeds left in a folder; `pattern` names their files up to the seed, such as `pool_*_`."""
+    return [read_json(path) for path in sorted(work.glob(f"{pattern}*.json")) if path.stem.rpartition("_")[2].isdigit()]
+
+
 def publish(path: Path, table: dict[str, Any], context: Context, *, label: str = LABEL) -> None:
     """Write a table with its label, the settings that it was made with (where they are not the defaults), and its provenance."""
     path.parent.mkdir(parents=True, exist_ok=True)
