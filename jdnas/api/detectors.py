@@ -18,8 +18,8 @@ from jdnas.pipeline.prune import prune as prune_detector
 from jdnas.pipeline.prune import prune_action
 from jdnas.pipeline.single import evaluate_model
 from jdnas.pipeline.upgrade import Upgraded, upgrade_detector
+from jdnas.pipeline.weights import about_weights
 from jdnas.pipeline.weights import import_weights as convert
-from jdnas.pipeline.weights import spec_of_weights
 from jdnas.presets import EXTRAS, NAMES, preset
 from jdnas.sizes import size_hw_from_text
 from jdnas.spec import DetectorSpec
@@ -139,7 +139,7 @@ def upgrade(
 
 def spec_of(name: PathLike, *, classes: int = 80) -> DetectorSpec:
     """Return the architecture of a named base, or of a weight file; a .json of jdnas does without its weights."""
-    return spec_of_weights(Path(name))[0] if Path(name).suffix else preset(str(name), classes)
+    return about_weights(Path(name)).spec if Path(name).suffix else preset(str(name), classes)
 
 
 def complexity(model: PathLike, *, size: str = PAPER_SIZE, classes: int = 80) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jdnas.models.weights import State, check_state
 from jdnas.pipeline.context import SHAPES, Context, base_spec_of, is_pretrained
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.pipeline.progress import JobProgress
-from jdnas.pipeline.weights import WeightFile, check_trained, is_own, lines_of_weights, open_weights
+from jdnas.pipeline.weights import WeightFile, about_weights, check_trained, is_own, open_weights
 from jdnas.presets import plain_name, preset
 from jdnas.spec import DetectorSpec
 from jdnas.student.settings import extra_action
@@ -106,7 +106,7 @@ def taken_otherwise(context: Context) -> list[str]:
     """Say in what a trained base is not as in its file: at another size, or with other settings of its head, to which nothing adapts it."""
     if context.config.train_base or context.config.weights is None:
         return []
-    given, head = open_weights(Path(context.config.weights)), context.base_spec.head
+    given, head = about_weights(Path(context.config.weights)), context.base_spec.head
     found = [
         f"{key} {getattr(given.spec.head, key)} in the file, {getattr(head, key)} here (model.{key})"
         for key in ("proposals", "candidates", "roi_sampling") if getattr(given.spec.head, key) != getattr(head, key)
@@ -130,7 +130,7 @@ def ensure_base(context: Context, progress: JobProgress, units: float) -> State:
             return load_detector(stem)[1]
     start, origin = initial_state(context)
     if config.weights is not None:
-        for line in (*lines_of_weights(Path(config.weights)), *taken_otherwise(context)):
+        for line in (*about_weights(Path(config.weights)).lines, *taken_otherwise(context)):
             progress.say(line)
     name = config.base if config.weights is None else context.base_spec.family
     momentum: State | None = {} if config.student.inherit_optimizer else None

@@ -21,7 +21,7 @@ from jdnas.errors import ConfigError
 from jdnas.pipeline.progress import CountCallback
 from jdnas.pipeline.run_folder import RunFolder, begin_run
 from jdnas.pipeline.scalars import NO_SCALARS, Scalars, check_tensorboard
-from jdnas.pipeline.weights import check_trained, spec_of_weights
+from jdnas.pipeline.weights import about_weights, check_trained
 from jdnas.presets import plain_name, preset, scale_backbone
 from jdnas.spec import DetectorSpec, FamilyTraits
 from jdnas.teacher.pool import Calibration
@@ -140,7 +140,8 @@ def base_spec_of(config: RunConfig, num_classes: int, long_side: int) -> Detecto
         if not is_pretrained(config.base):
             spec = scale_backbone(spec, model.scratch_width, config.width_step)
     else:
-        spec, has_heads = spec_of_weights(Path(config.weights))
+        about = about_weights(Path(config.weights))
+        spec, has_heads = about.spec, about.has_heads
     head = replace(
         spec.head, proposals=model.proposals, candidates=model.candidates, train_proposals=model.train_proposals,
         train_candidates=model.train_candidates, roi_samples=model.roi_samples,
@@ -193,7 +194,7 @@ def load_context(config: RunConfig, folder: RunFolder, count: CountCallback | No
     check_splits(train, val)
     sizes = canvas_sizes(train, config.data_settings.long_sides)
     if has_detector(folder.base):  # whatever became of the weights that it was made from
-        spec = spec_of_weights(folder.base.with_suffix(".json"))[0]
+        spec = about_weights(folder.base.with_suffix(".json")).spec
     else:
         if config.weights is not None and not config.train_base:
             check_trained(Path(config.weights), train.classes)

@@ -1,7 +1,7 @@
 """Trained detectors that users name: files that jdnas wrote, or those of other projects, which are converted while they are read."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +39,22 @@ class WeightFile:
     @property
     def has_heads(self) -> bool:
         """Whether the file holds a detector rather than a backbone alone."""
-        return not any(name.startswith(_HEADS) for name in self.fresh)
+        return _has_heads(self.fresh)
+
+
+@dataclass(frozen=True)
+class AboutWeights:
+    """What a `WeightFile` says beside its weights."""
+
+    spec: DetectorSpec
+    has_heads: bool
+    classes: tuple[str, ...] = ()
+    size_hw: SizeHW | None = None
+    lines: tuple[str, ...] = ()
+
+
+def _has_heads(fresh: Iterable[str]) -> bool:
+    return not any(name.startswith(_HEADS) for name in fresh)
 
 
 def is_own(path: Path) -> bool:
@@ -66,13 +81,16 @@ def open_weights(path: Path, *, config: Path | None = None, norm_eps: float | No
     return WeightFile(read.spec, read.state, read.fresh, read.classes, read.size_hw, tuple(read.report.lines()))
 
 
-def spec_of_weights(path: Path) -> tuple[DetectorSpec, bool]:
-    """Return the spec of a weight file, and whether it holds a detector rather than a backbone alone."""
-    if is_own(path):
-        header = read_json(path.with_suffix(".json"))
-        fresh = (header.get("meta") or {}).get("fresh", ())
-        return DetectorSpec.from_dict(header.get("spec", {})), not any(name.startswith(_HEADS) for name in fresh)
-    return _described(*_identity(path))[:2]
+def about_weights(path: Path) -> AboutWeights:
+    """Describe a weight file: one of ours by what stands beside it, another project's by reading it once."""
+    return _about_own(path) if is_own(path) else _about_other(*_identity(path))
+
+
+def _about_own(path: Path) -> AboutWeights:
+    header = read_json(path.with_suffix(".json"))
+    meta = header.get("meta") or {}
+    spec, size_hw = DetectorSpec.from_dict(header.get("spec", {})), meta.get("size_hw")
+    return AboutWeights(spec, _has_heads(meta.get("fresh", ())), tuple(meta.get("classes", ())), tuple(size_hw) if size_hw else None)
 
 
 def check_trained(path: Path, classes: Sequence[str]) -> None:
@@ -80,23 +98,14 @@ def check_trained(path: Path, classes: Sequence[str]) -> None:
 
     Names are compared where the file is ours; other projects' files do not always say theirs, or spell them in another way.
     """
-    spec, has_heads = spec_of_weights(path)
+    about = about_weights(path)
     remedy = "leave --trained (train_base=false) out, so that it is trained"
-    if not has_heads:
+    if not about.has_heads:
         raise CheckpointError(f"{path} holds a backbone without detection heads; {remedy}")
-    names = _own_classes(path)
-    if spec.num_classes != len(classes) or (names and names != tuple(classes)):
-        known = ", ".join(names) or f"{spec.num_classes} classes"
+    names = about.classes if is_own(path) else ()
+    if about.spec.num_classes != len(classes) or (names and names != tuple(classes)):
+        known = ", ".join(names) or f"{about.spec.num_classes} classes"
         raise CheckpointError(f"{path} knows {known}; the data has {len(classes)} classes: {', '.join(classes)}; {remedy}")
-
-
-def _own_classes(path: Path) -> tuple[str, ...]:
-    return tuple((read_json(path.with_suffix(".json")).get("meta") or {}).get("classes", ())) if is_own(path) else ()
-
-
-def lines_of_weights(path: Path) -> tuple[str, ...]:
-    """Return what was said of the conversion of a weight file; nothing for files of our own."""
-    return () if is_own(path) else _described(*_identity(path))[2]
 
 
 def _identity(path: Path) -> tuple[Path, int, int]:
@@ -105,10 +114,10 @@ def _identity(path: Path) -> tuple[Path, int, int]:
 
 
 @lru_cache(maxsize=4)
-def _described(path: Path, modified_ns: int, size: int) -> tuple[DetectorSpec, bool, tuple[str, ...]]:
+def _about_other(path: Path, modified_ns: int, size: int) -> AboutWeights:
     """Read a foreign file for all but its weights; a run asks several times, and the file is large."""
     read = open_weights(path)
-    return read.spec, read.has_heads, read.lines
+    return AboutWeights(read.spec, read.has_heads, read.classes, read.size_hw, read.lines)
 
 
 def import_weights(path: Path, out: Path, *, config: Path | None, norm_eps: float | None) -> list[str]:
