@@ -1,7 +1,7 @@
 """The training of one candidate, with what may go wrong in it: memory that runs out, a loss that is never finite, a poor beginning."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,12 @@ from jdnas.pipeline.context import Context
 from jdnas.pipeline.detector_training import evaluate_detector, train_detector
 from jdnas.search.workshop import EarlyLook, size_key
 from jdnas.spec import DetectorSpec
-from jdnas.training.loop import FitReport, Resume
+from jdnas.training.loop import FitReport, OnStep, Resume
 from jdnas.training.schedule import steps_of
 from jdnas.training.settings import TrainSettings
 
 # What PyTorch's allocators say where they raise no error of their own: on the CPU, and inside CUDA's libraries.
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed")
-OnStep = Callable[[int, float], None]
 
 
 class Stopped(Exception):  # noqa: N818  (not an error: the candidate had its chance)

@@ -23,11 +23,10 @@ from jdnas.spec import DetectorSpec
 from jdnas.student.importance import prunable_gammas
 from jdnas.student.penalty import sparsity_penalty
 from jdnas.training.evaluate import Metrics, evaluate
-from jdnas.training.loop import FitReport, LossTerms, Resume, Watch, fit, step_generator
+from jdnas.training.loop import FitReport, LossTerms, OnStep, Resume, Watch, fit, step_generator
 from jdnas.training.schedule import steps_of
 from jdnas.training.settings import TrainSettings
 
-OnStep = Callable[[int, float], None]
 Look = Callable[[int, State], None]
 
 

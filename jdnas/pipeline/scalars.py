@@ -1,6 +1,5 @@
 """Scalars of a run for TensorBoard (setting `tensorboard`): losses and learning rates of trainings, AP, and the search's scores."""
 
-from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,10 +7,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from jdnas.errors import MissingExtraError
+from jdnas.pipeline.progress import StepCallback
 from jdnas.training.schedule import learning_rate
 from jdnas.training.settings import TrainSettings
-
-StepCallback = Callable[[int, float], None]
 
 
 def check_tensorboard() -> None:

@@ -27,12 +27,11 @@ from jdnas.teacher.settings import PhaseSettings, PoolSettings
 from jdnas.teacher.space import SubnetSpace
 from jdnas.training.checkpoint import load_tensors, read_json, save_tensors, write_json
 from jdnas.training.distributed import ALONE, Team
-from jdnas.training.loop import LossTerms, Resume, fit, step_generator
+from jdnas.training.loop import LossTerms, OnStep, Resume, fit, step_generator
 from jdnas.training.schedule import steps_of
 
 VISITS = "visits"
 EXTRA = (FEATURE, VISITS)  # what a state holds beside the detector while it is trained
-OnStep = Callable[[int, float], None]
 BatchSource = Callable[[int, int], Iterator[Batch]]
 
 

@@ -26,10 +26,23 @@ from jdnas.training.resume import FitReport, Resume, Training
 from jdnas.training.schedule import learning_rate
 from jdnas.training.settings import TrainSettings
 
-__all__ = ["FitReport", "LossTerms", "Resume", "Watch", "fit", "make_optimizer", "prepare", "step_generator", "train_step", "trainable"]
+__all__ = [
+    "FitReport",
+    "LossTerms",
+    "OnStep",
+    "Resume",
+    "Watch",
+    "fit",
+    "make_optimizer",
+    "prepare",
+    "step_generator",
+    "train_step",
+    "trainable",
+]
 
 MAX_SKIPPED_IN_A_ROW = 20
 LossTerms = dict[str, Tensor]
+OnStep = Callable[[int, float], None]
 LossFunction = Callable[[Batch, int], Iterable[LossTerms]]
 
 
@@ -83,7 +96,7 @@ def prepare(state: State, *, norms: bool = True) -> list[Tensor]:
 
 def fit(
     state: State, loss_of: LossFunction, batches: Callable[[int], Iterator[Batch]], settings: TrainSettings, *,
-    steps: int, device: torch.device, resume: Resume | None = None, on_step: Callable[[int, float], None] | None = None,
+    steps: int, device: torch.device, resume: Resume | None = None, on_step: OnStep | None = None,
     momentum: State | None = None, watch: Watch | None = None, team: Team = ALONE,
 ) -> FitReport:  # fmt: skip
     """Train the tensors of `state` in place for `steps` optimizer steps; it ends as their average or best where that is asked for.

@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from jdnas.data.types import Batch
-from jdnas.errors import CheckpointError, ConfigError, TrainingError
+from jdnas.errors import CheckpointError, TrainingError
 from jdnas.models.weights import State
 from jdnas.training.loop import MAX_SKIPPED_IN_A_ROW, LossTerms, Resume, Watch, fit, trainable
-from jdnas.training.schedule import SCHEDULES, learning_rate, schedule_named, steps_of
 from jdnas.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
@@ -183,37 +182,6 @@ def test_every_yield_counts() -> None:
     fit(state, twice, batches, SETTINGS, steps=5, device=CPU)
     fit(once, Regression(once), batches, SETTINGS, steps=5, device=CPU)
     assert torch.allclose(state["weight"], once["weight"], atol=1e-6)
-
-
-def test_schedule_warms_up_and_decays_to_the_floor() -> None:
-    settings = TrainSettings(lr=1.0, warmup=0.1, final_lr_factor=0.01)
-    rates = [learning_rate(step, 100, settings) for step in range(100)]
-    assert rates[0] == pytest.approx(1 / 11)
-    assert max(rates) == pytest.approx(1.0) and rates.index(max(rates)) == 10
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
-    assert 0.01 < rates[-1] < 0.02
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_named_schedules_step_down_twice(name: str) -> None:
-    settings = TrainSettings(**schedule_named(name))
-    epochs = int(settings.epochs)
-    rates = [learning_rate(step, epochs * 100, settings) for step in range(epochs * 100)]
-    first, second = (800, 1100) if epochs == 12 else (1600, 2200)
-    assert rates[int(settings.warmup * len(rates)) + 1] == 0.02
-    assert rates[first - 1] == 0.02 and rates[first] == pytest.approx(0.002) and rates[second - 1] == pytest.approx(0.002)
-    assert rates[second] == rates[-1] == pytest.approx(0.0002)
-    assert (min(settings.scales) < 1) == name.endswith("+ms") and max(settings.scales) == 1
-
-
-def test_unknown_schedule() -> None:
-    with pytest.raises(ConfigError, match=r"unknown schedule '3x'; known: 1x, 1x\+ms, 2x, 2x\+ms"):
-        schedule_named("3x")
-
-
-def test_steps_of_epochs() -> None:
-    assert steps_of(2, 10, 4) == 5
-    assert steps_of(0.01, 10, 4) == 1
 
 
 def test_a_skipped_step_leaves_its_parts_to_no_other_step() -> None:
