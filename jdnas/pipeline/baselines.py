@@ -149,7 +149,7 @@ def _taught(arena: Arena, start: Start, teacher: DetectorSpec, before: Found, st
     stem = context.folder.root / "pipeline" / "student"
     if not has_detector(stem):
         spec, state = start()
-        settings = train.model_copy(update={"epochs": steps * train.batch / len(context.train.records)})
+        settings = train.lasting(steps * train.batch / len(context.train.records))
         resume = Resume(stem.with_name("student.partial.safetensors"), context.config.checkpoint_seconds)
         trained = train_candidate(
             context, spec, with_fresh_statistics(context, spec, state), settings, seed=training_seed(context.config.seed, _PIPELINE),

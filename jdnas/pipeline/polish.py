@@ -73,7 +73,7 @@ def _polished(
         if {key: meta.get(key) for key in wanted} == wanted:
             progress.advance(units)
             return kept, meta["metrics"], int(meta["images"])
-    settings = context.config.candidate_train.model_copy(update={"epochs": epochs})
+    settings = context.config.candidate_train.lasting(epochs)
     steps = steps_of(epochs, len(context.train.records), settings.batch)
     resume = Resume(stem.with_name(f"student_{student.number}_{epochs:g}.partial.safetensors"), context.config.checkpoint_seconds)
     with progress.stage(f"Polish: candidate {student.number} for {epochs:g} epochs more", units):

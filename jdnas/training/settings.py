@@ -46,3 +46,8 @@ class TrainSettings(Settings):
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be computed in {self.accumulate} equal parts (accumulate)")
         return self
+
+    def lasting(self, epochs: float) -> Self:
+        """Return the same training over other epochs; its average of the weights (`ema`) spans the same share of the steps as here."""
+        ema = max(0.0, 1.0 - (1.0 - self.ema) * self.epochs / epochs) if self.ema else 0.0
+        return self.model_copy(update={"epochs": epochs, "ema": ema})
