@@ -19,6 +19,8 @@ from jdnas.training.checkpoint import has_detector
 _WEIGHTS, _HEADER = ".safetensors", ".json"
 _OPTIONAL = ".optimizer.safetensors"
 NAME_FILE = "storage_name"  # in the folder of a run that has one
+# These have no folders to be made, and making what is missing would make a bucket of every misspelt name.
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
 # The header is last: where it is, the rest is.
 _DETECTOR = (_OPTIONAL, _WEIGHTS, _HEADER)
 
@@ -34,15 +36,22 @@ class RunStorage:
         try:
             system, root = fsspec.core.url_to_fs(self.url)
         except (ValueError, ImportError) as error:
-            raise ConfigError(f"--storage {self.url!r} cannot be used: {' '.join(str(error).split())}") from error
+            reason = " ".join(str(error).split())
+            extra = "; pip install 'jdnas[s3]'" if isinstance(error, ImportError) and "s3fs" in reason.lower() else ""
+            raise ConfigError(f"--storage {self.url!r} cannot be used: {reason}{extra}") from error
         return system, root.rstrip("/")
+
+    def _make_folder(self, path: str) -> None:
+        system, _ = self._place
+        if _OBJECT_STORES.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol):
+            system.makedirs(path, exist_ok=True)
 
     def check(self) -> None:
         """Raise a ConfigError unless a file can be written there, read again and removed."""
         system, root = self._place
         path, text = f"{root}/.{uuid.uuid4().hex}", b"jdnas"
         try:
-            system.makedirs(root, exist_ok=True)
+            self._make_folder(root)
             system.pipe_file(path, text)
             same = system.cat_file(path) == text
             system.rm_file(path)
@@ -62,7 +71,7 @@ class RunStorage:
         """Copy a file of the run folder there."""
         system, root = self._place
         remote = f"{root}/{name}"
-        system.makedirs(remote.rpartition("/")[0], exist_ok=True)
+        self._make_folder(remote.rpartition("/")[0])
         system.put_file(str(folder / name), remote)
 
     def fetch(self, folder: Path, name: str) -> None:

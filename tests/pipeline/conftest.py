@@ -3,12 +3,15 @@
 import contextlib
 import io
 import json
+import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import fsspec
 import pytest
 
 from jdnas.cli import main
@@ -50,3 +53,27 @@ def nano_run(tmp_path_factory: pytest.TempPathFactory) -> NanoRun:
     code, out, err = jdnas(*arguments)
     assert code == 0, out + err
     return NanoRun(folder, arguments, out)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that speaks S3's protocol."""
+    server = pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[s3]' flask flask-cors s3fs").ThreadedMotoServer
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = server(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket, which processes that are started from here reach too."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    for name, value in (("ACCESS_KEY_ID", "tests"), ("SECRET_ACCESS_KEY", "tests"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    system.mkdir("jdnas-tests")
+    yield "s3://jdnas-tests"
+    system.rm("jdnas-tests", recursive=True)

@@ -1,4 +1,4 @@
-"""The main job on a Ray cluster whose nodes share nothing with the driver but a storage; one of them is the target."""
+"""The main job on a Ray cluster whose nodes share nothing with the driver but a bucket; one of them is the target."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from jdnas.pipeline.elsewhere import has_node
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def address(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Two nodes, the second of which is one of cpu-ort's; workers keep their copies in a folder of their own."""
     from ray.cluster_utils import Cluster
 
@@ -37,20 +38,23 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     cluster.shutdown()
 
 
-def test_the_whole_job(nano_run: NanoRun, address: str, tmp_path: Path) -> None:
+def test_the_whole_job(nano_run: NanoRun, address: str, bucket: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for name in ("base", "pool", "shapes"):
         shutil.copytree(nano_run.folder / name, folder / name)
     shutil.copy(nano_run.folder / "config.yaml", folder)
-    storage = tmp_path / "bucket"
-    options = ["--executor", "ray", "--ray-address", address, "--workers", 2, "--storage", f"file://{storage}"]
+    options = ["--executor", "ray", "--ray-address", address, "--workers", 2, "--storage", bucket]
     command = ["--base", "r18", "--target", "cpu-ort", "--data", "shapes", "--preset", NANO, "--run-dir", folder, "--resume"]
     code, out, err = jdnas("optimize", *command, *options)
     assert code == 0, out + err
     with SearchStudy.load(f"sqlite:///{folder / 'study.db'}") as study:
         history = study.history
     assert sorted(trial.number for trial in history) == [0, 1, 2, 3] and not study.running
-    copies = {trial.number: next(storage.glob(f"run-*/{trial.files['student']}.safetensors")) for trial in history if trial.number}
+    stored = fsspec.filesystem("s3").glob(f"{bucket}/run-*/candidates/*/student.safetensors")
+    copies = [trial.number for trial in history if trial.number]
+    assert sorted(path.rpartition("run-")[2].partition("/")[2] for path in stored) == sorted(
+        f"{trial.files['student']}.safetensors" for trial in history if trial.number
+    )
     assert len(copies) == 3 and has_node(connect(address), load_target("cpu-ort"))
     assert len(list((tmp_path / "scratch").glob("jdnas-run-*/candidates/*/student.json"))) == 3  # made there, not in the run folder
     summary = json.loads((folder / "summary.json").read_text())

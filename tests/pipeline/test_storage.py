@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +9,11 @@ from jdnas.errors import CheckpointError, ConfigError
 from jdnas.pipeline.storage import RunStorage, storage_of_run
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunStorage]:
-    if request.param == "file":
-        yield RunStorage(f"file://{tmp_path / 'remote' / 'run'}")
+    if request.param != "memory":
+        place = request.getfixturevalue("bucket") if request.param == "s3" else f"file://{tmp_path / 'remote'}"
+        yield RunStorage(f"{place}/run")
         return
     yield RunStorage("memory://test_storage/run")
     fsspec.filesystem("memory").store.clear()
@@ -88,6 +90,26 @@ def test_addresses_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="cannot be written: .*; check the address"):
         RunStorage(f"file://{tmp_path}/file/run").check()
+
+
+def test_a_bucket_is_not_made(bucket: str) -> None:
+    with pytest.raises(ConfigError, match="--storage 's3://jdnas-test/run' cannot be written: .*bucket does not exist.*; check the address"):
+        RunStorage("s3://jdnas-test/run").check()
+    assert fsspec.filesystem("s3").ls("", refresh=True) == [bucket.removeprefix("s3://")]
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setattr(sys.modules["fsspec.registry"], "_registry", {})  # it may have been loaded before
+    with pytest.raises(ConfigError, match=r"cannot be used: Install s3fs to access S3; pip install 'jdnas\[s3\]'"):
+        RunStorage("s3://runs").check()
+
+
+def test_a_server_that_is_not_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it would go on with the address that it was made with
+    with pytest.raises(ConfigError, match="cannot be written: .*connect.*; check the address"):
+        RunStorage(f"{bucket}/run").check()
 
 
 def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
