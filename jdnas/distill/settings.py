@@ -16,6 +16,8 @@ class DistillSettings(Settings):
     (Wang et al. 2019), for comparison. `normalize_features`: standardize channels before features are compared. `adapter`: where the
     adaptation layer starts, from a copy of the common channels or from a least-squares fit of the teacher's features on one batch.
     `temperature`: of the class scores. `warmup`: share of the steps over which all weights rise linearly from 0.
+    `until_epochs`: epochs of one training after which the teacher is asked no more (None: to its end, as in the paper); a student that
+    outgrows its teacher is held back by it (early-stopped distillation, Cho & Hariharan 2019).
     """
 
     feature: float = Field(1.0, ge=0)
@@ -26,6 +28,11 @@ class DistillSettings(Settings):
     adapter: Literal["copy", "least_squares"] = "copy"
     temperature: float = Field(1.0, gt=0)
     warmup: float = Field(0.0, ge=0, le=1)
+    until_epochs: float | None = Field(None, gt=0)
+
+    def share_taught(self, epochs: float) -> float:
+        """Return the share of a training over `epochs` in which the teacher is asked."""
+        return 1.0 if self.until_epochs is None else min(1.0, self.until_epochs / epochs)
 
     def for_method(self, method: Method) -> "DistillSettings":
         """Return the settings of a comparison method: ours as it is, the classification term alone, or imitation alone.

@@ -1,6 +1,7 @@
 """Train one detector, alone or with a teacher: the base, every candidate, and the control go through here."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -33,18 +34,20 @@ Look = Callable[[int, State], None]
 class DetectorLoss:
     """Detection losses, the sparsity term lambda * sum |gamma| (section 3.3), and distillation where there is a teacher.
 
-    `steps` is the length of the training, which the warm-up of distillation is a share of. Frozen norms get no sparsity term. With
-    `compiled`, the losses run as one graph, and `state` is filled with the tensors that it reads.
+    `steps` is the length of the training, which the warm-up of distillation is a share of; the teacher is there for the first `taught`
+    steps (None: all). Frozen norms get no sparsity term. With `compiled`, the losses run as one graph, and `state` is filled with the
+    tensors that it reads.
     """
 
     def __init__(
-        self, spec: DetectorSpec, state: State, *, seed: int, gamma_penalty: float, steps: int = 1, teacher: Teacher | None = None,
-        distill: DistillSettings | None = None, frozen_norms: bool = False, compiled: bool = False,
+        self, spec: DetectorSpec, state: State, *, seed: int, gamma_penalty: float, steps: int = 1, taught: int | None = None,
+        teacher: Teacher | None = None, distill: DistillSettings | None = None, frozen_norms: bool = False, compiled: bool = False,
     ) -> None:  # fmt: skip
         self.frozen_norms = frozen_norms
         self.compiled = CompiledDetector(spec, state, frozen_norms=frozen_norms) if compiled else None
         self.spec, self.state, self.seed, self.gamma_penalty, self.steps = spec, state, seed, gamma_penalty, steps
         self.teacher, self.distill = teacher, distill or DistillSettings()
+        self.taught = math.inf if taught is None else taught
         self.gammas = prunable_gammas(spec)
 
     def __call__(self, batch: Batch, step: int) -> Iterator[LossTerms]:
@@ -56,7 +59,7 @@ class DetectorLoss:
         terms = dict(output.terms)
         if self.gamma_penalty and not self.frozen_norms:
             terms["sparsity"] = part_of_sum(sparsity_penalty(self.state, self.gammas, self.gamma_penalty))
-        if self.teacher is not None:
+        if self.teacher is not None and step < self.taught:
             terms |= self._distilled(self.teacher, output, batch, warmup_factor(step, self.steps, self.distill))
         return terms
 
@@ -101,18 +104,21 @@ def train_detector(
     """
     if settings.compile and context.team.world > 1:
         raise ConfigError("a compiled step trains on one device; set compile=false, or train without --devices and --nodes")
-    steps = steps or steps_of(settings.epochs, len(context.train.records), settings.batch)
+    images, distill = len(context.train.records), distill or context.config.distill
+    steps = steps or steps_of(settings.epochs, images, settings.batch)
     if resume is not None:
-        resume = replace(resume, identity=_identity(context, state, settings, seed, steps))
+        lesson = (teacher.spec.to_dict(), distill.model_dump()) if teacher is not None else ()
+        resume = replace(resume, identity=_identity(context, state, settings, (seed, steps, *lesson)))
     tensors = {name: tensor.detach().clone().to(context.device) for name, tensor in state.items()}
-    distill = distill or context.config.distill
     batches = partial(context.train_batches, settings, seed)
     if teacher is not None:
         adapters = start_adapters(spec, tensors, teacher, distill, lambda: next(batches(0)).to(context.device), seed)
         tensors |= {name: context.team.tensor_from_first(adapter.to(context.device)) for name, adapter in adapters.items()}
+    parts = steps * settings.accumulate
     loss = DetectorLoss(
-        spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=steps * settings.accumulate, teacher=teacher,
-        distill=distill, frozen_norms=settings.norm == "frozen", compiled=settings.compile,
+        spec, tensors, seed=seed, gamma_penalty=settings.gamma_penalty, steps=parts,
+        taught=math.ceil(parts * distill.share_taught(steps * settings.batch / images)), teacher=teacher, distill=distill,
+        frozen_norms=settings.norm == "frozen", compiled=settings.compile,
     )  # fmt: skip
     report = fit(
         tensors, loss, batches, settings, steps=steps, device=context.device, resume=resume, on_step=_seen(tensors, on_step, look),
@@ -121,13 +127,13 @@ def train_detector(
     return {name: tensor.cpu() for name, tensor in without_adapters(tensors).items()}, report
 
 
-def _identity(context: Context, state: State, settings: TrainSettings, seed: int, steps: int) -> str:
-    """Return what tells one training from another: its data, settings, seed, length, and the weights that it starts from.
+def _identity(context: Context, state: State, settings: TrainSettings, more: tuple[object, ...]) -> str:
+    """Return what tells one training from another: its data, settings, the weights that it starts from, and what `more` says.
 
     Running statistics are left out: renewed on a GPU, they may differ in their last bits from one process to the next.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for text in (context.train.fingerprint, settings.model_dump_json(), str((seed, steps))):
+    for text in (context.train.fingerprint, settings.model_dump_json(), str(more)):
         digest.update(text.encode())
     for name in sorted(state):
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):

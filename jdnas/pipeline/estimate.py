@@ -117,8 +117,9 @@ def _added_up(context: Context, space: SubnetSpace, base: Probe, largest: Probe)
     def seen(train: TrainSettings, epochs: float) -> int:
         return steps_of(epochs, images, train.batch) * train.batch
 
-    def trained(count: int, *nets: DetectorSpec, extra_s: float = 0.0) -> float:
-        return count * (smaller * (sum(map(step_s, nets)) + extra_s) + base.load_s)
+    def trained(count: int, *nets: DetectorSpec, taught: bool = False) -> float:
+        lesson_s = largest.look_s * config.distill.share_taught(count / images) if taught and count else 0.0
+        return count * (smaller * (sum(map(step_s, nets)) + lesson_s) + base.load_s)
 
     look_once, trials = val * base.look_s, config.search.trials
     candidate_images = seen(config.candidate_train, config.candidate_train.epochs)
@@ -129,9 +130,9 @@ def _added_up(context: Context, space: SubnetSpace, base: Probe, largest: Probe)
         nets = [space.largest] + ([space.smallest] + [spec] * phase.subnets if several else [])
         count = seen(config.pool.train, phase.epochs)
         pool_images, pool_s = pool_images + count, pool_s + trained(count, *nets)
-    candidate_s = trained(candidate_images, spec, extra_s=largest.look_s) + len(sizes) * look_once * smaller
+    candidate_s = trained(candidate_images, spec, taught=True) + len(sizes) * look_once * smaller
     polish = seen(config.candidate_train, config.search.polish_epochs) if config.search.polish_epochs else 0
-    polish_s = trained(polish, spec, extra_s=largest.look_s) + (len(sizes) * look_once * smaller if polish else 0.0)
+    polish_s = trained(polish, spec, taught=True) + (len(sizes) * look_once * smaller if polish else 0.0)
     lineage = max(1, trials // 3) * candidate_images + polish
     candidate_memory = _memory(base, config.candidate_train, more=largest.weight_bytes)
     steps = (

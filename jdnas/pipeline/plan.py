@@ -61,11 +61,16 @@ def work_plan(context: Context) -> WorkPlan:
         nets = [largest] + ([smallest] + [base] * phase.subnets if phase.depth_share or len(phase.widths) > 1 else [])
         pool_images += seen
         pool += seen * TRAINING_PASSES * sum(forward(net) for net in nets)
+
+    def taught(images: int) -> float:
+        share = config.distill.share_taught(images / len(context.train.records)) if images else 0.0
+        return images * (TRAINING_PASSES * forward(base) + share * forward(largest))
+
     candidate_images = images_of(config.candidate_train.epochs, config.candidate_train)
-    candidate = candidate_images * (TRAINING_PASSES * forward(base) + forward(largest)) + evaluation
+    candidate = taught(candidate_images) + evaluation
     lineage = max(1, config.search.trials // 3)
     polish_images = images_of(config.search.polish_epochs, config.candidate_train) if config.search.polish_epochs else 0
-    polish = polish_images * (TRAINING_PASSES * forward(base) + forward(largest)) + (evaluation if polish_images else 0.0)
+    polish = taught(polish_images) + (evaluation if polish_images else 0.0)
     return WorkPlan(
         base=base_images * TRAINING_PASSES * forward(base) + evaluation, pool=pool, candidate=candidate, candidates=config.search.trials,
         polish=polish, delivery=DELIVERY_UNITS + 2 * evaluation, training=TRAINING_PASSES * forward(base), evaluation=evaluation,

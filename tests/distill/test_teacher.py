@@ -136,6 +136,11 @@ def test_warmup_rises_linearly_to_one() -> None:
     assert warmup_factor(0, 8, DistillSettings()) == 1.0
 
 
+def test_the_share_that_is_taught() -> None:
+    assert [DistillSettings().share_taught(epochs) for epochs in (0.5, 20.0)] == [1.0, 1.0]
+    assert [DistillSettings(until_epochs=2.0).share_taught(epochs) for epochs in (1.0, 2.0, 8.0)] == [1.0, 1.0, 0.25]
+
+
 def test_batches_are_renormalized_inside_the_images_only() -> None:
     raw = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     inside = torch.zeros(2, 1, 64, 64, dtype=torch.bool)

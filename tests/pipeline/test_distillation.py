@@ -122,6 +122,26 @@ def test_interrupted_distillation_ends_in_the_same_weights(
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
+def test_the_teacher_leaves_after_its_epochs(nano_run: NanoRun, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, asked, teach = base_of(nano_run), [], Teacher.teach
+    monkeypatch.setattr(Teacher, "teach", lambda *given: asked.append(1) or teach(*given))
+    settings = context.config.candidate_train.model_copy(update={"accumulate": 2})
+    teacher = Teacher.fixed(materialize(context.base_spec, state), context.base_spec)
+    epoch = len(context.train.records) / settings.batch
+    steps, half = round(4 * epoch), DistillSettings(until_epochs=2.0)
+    resume = Resume(tmp_path / "partial.safetensors", 0.0)
+    first, _ = train_detector(
+        context, context.base_spec, state, settings, seed=3, steps=steps, teacher=teacher, distill=half, resume=resume
+    )
+    assert len(asked) == round(2 * epoch) * settings.accumulate
+    # To its end, the teacher is asked all the time, and what half a lesson left is not taken for a part of that training.
+    second, _ = train_detector(
+        context, context.base_spec, state, settings, seed=3, steps=steps, teacher=teacher, distill=DistillSettings(), resume=resume
+    )
+    assert len(asked) == round(6 * epoch) * settings.accumulate
+    assert any(not torch.equal(first[name], tensor) for name, tensor in second.items())
+
+
 def test_steps_that_are_not_finite_are_skipped_and_counted(nano_run: NanoRun, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     state = base_of(nano_run)
     teacher = Teacher.fixed(materialize(context.base_spec, state), context.base_spec)

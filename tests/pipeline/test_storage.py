@@ -93,7 +93,9 @@ def test_addresses_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_a_bucket_is_not_made(bucket: str) -> None:
-    with pytest.raises(ConfigError, match="--storage 's3://jdnas-test/run' cannot be written: .*bucket does not exist.*; check the address"):
+    with pytest.raises(
+        ConfigError, match="--storage 's3://jdnas-test/run' cannot be written: .*bucket does not exist.*; check the address"
+    ):
         RunStorage("s3://jdnas-test/run").check()
     assert fsspec.filesystem("s3").ls("", refresh=True) == [bucket.removeprefix("s3://")]
 

@@ -34,3 +34,9 @@ def test_unknown_schedule() -> None:
 def test_steps_of_epochs() -> None:
     assert steps_of(2, 10, 4) == 5
     assert steps_of(0.01, 10, 4) == 1
+
+
+def test_a_longer_training_averages_over_the_same_share() -> None:
+    short = TrainSettings(epochs=2, ema=0.98)
+    assert short.lasting(20).epochs == 20 and short.lasting(20).ema == pytest.approx(0.998)
+    assert TrainSettings(epochs=2).lasting(20).ema == 0.0 == TrainSettings(epochs=20, ema=0.5).lasting(1).ema
