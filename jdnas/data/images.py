@@ -1,5 +1,6 @@
 """Image files: decoding to RGB, checking, and keeping decoded images in memory."""
 
+import hashlib
 import shutil
 from functools import lru_cache
 from io import BytesIO
@@ -117,15 +118,17 @@ class ImageStore:
 class DiskStore:
     """Decoded images of a set in one memory-mapped file, which is filled as they are read and shared by processes and later runs.
 
-    After the pixels the file holds a byte per image that tells whether its pixels are there. A DataError says that the disk is too small:
-    writing past its end through a mapping would end the process.
+    Before the pixels the file holds a number per image that follows from the image file's size and time of change, once its pixels are
+    there: an image that was changed since is read again. A DataError says that the disk is too small: writing past its end through a
+    mapping would end the process.
     """
 
     def __init__(self, records: tuple[Record, ...], path: Path) -> None:
         self._records = records
         sizes = np.array([record.height * record.width * 3 for record in records], np.int64)
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
-        total = int(self._starts[-1]) + len(records)
+        marks = 8 * len(records)
+        total = marks + int(self._starts[-1])
         if not path.exists() or path.stat().st_size != total:
             free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
             if free < total:
@@ -136,17 +139,28 @@ class DiskStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.truncate(total)
-        self._bytes = np.memmap(path, np.uint8, "r+", shape=(total,))
-        self._there = self._bytes[int(self._starts[-1]) :]
+        mapped = np.memmap(path, np.uint8, "r+", shape=(total,))
+        self._marks, self._bytes = mapped[:marks].view(np.uint64), mapped[marks:]
 
     def __getitem__(self, index: int) -> Pixels:
         """Return image `index` as RGB `[H, W, 3]` uint8; do not write to it."""
         record = self._records[index]
         kept = self._bytes[self._starts[index] : self._starts[index + 1]].reshape(record.height, record.width, 3)
-        if not self._there[index]:
+        mark, known = _mark(record.path), self._marks[index]
+        if not known or mark not in (0, known):
             kept[:] = _read_record(record)
-            self._there[index] = 1
+            self._marks[index] = mark
         return np.asarray(kept)
+
+
+def _mark(path: Path) -> np.uint64:
+    """Return a number that is another one when a file was changed; 0 where there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return np.uint64(0)
+    digest = hashlib.blake2b(f"{status.st_mtime_ns} {status.st_size}".encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest) | 1)
 
 
 def _read_record(record: Record) -> Pixels:

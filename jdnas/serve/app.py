@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -25,6 +25,7 @@ from jdnas.serve.protocol import HEADER_LENGTH, Body, build_reply, json_bytes, p
 # More JSON or compressed data, and more of binary tensors, is read in a thread, so that it does not hold up other requests.
 _INLINE_BYTES, _INLINE_TENSOR_BYTES = 1 << 16, 1 << 20
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_CLIENT_LEFT = 499  # as nginx has it; nobody reads it but the metrics
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
     "connect-src 'self'; frame-ancestors 'self'",
@@ -118,29 +119,26 @@ class _Work:
         deadline = asyncio.get_running_loop().time() + self._limits.timeout_s
         body = await self._body(request, deadline)
         header_length = request.headers.get(HEADER_LENGTH)
-        try:
-            async with asyncio.timeout_at(deadline):
-                quick = json_bytes(body, header_length) <= _INLINE_BYTES and len(body) <= _INLINE_TENSOR_BYTES
-                parsed = await self._aside(
-                    quick, lambda: parse_request(body, header_length, model.contract, json_limit=self._limits.json_bytes)
-                )
-                if parsed.encoded:
-                    outputs, _ = await model.detect(parsed.encoded, max_pixels=self._limits.pixels, pool=self._pool)
-                else:
-                    outputs = await model.infer(parsed.tensors["images"], parsed.tensors.get("sizes_hw"))
-        except TimeoutError as error:
-            raise self._late() from error
-        content, headers = build_reply(model.name, parsed, outputs)
-        return Response(content, headers=headers)
+
+        async def answer() -> Response:
+            quick = json_bytes(body, header_length) <= _INLINE_BYTES and len(body) <= _INLINE_TENSOR_BYTES
+            parsed = await self._aside(
+                quick, lambda: parse_request(body, header_length, model.contract, json_limit=self._limits.json_bytes)
+            )
+            if parsed.encoded:
+                outputs, _ = await model.detect(parsed.encoded, max_pixels=self._limits.pixels, pool=self._pool)
+            else:
+                outputs = await model.infer(parsed.tensors["images"], parsed.tensors.get("sizes_hw"))
+            content, headers = build_reply(model.name, parsed, outputs)
+            return Response(content, headers=headers)
+
+        return await self._awaited(request, deadline, answer())
 
     async def detect(self, model: ServedModel, request: Request, score: float) -> Response:
         deadline = asyncio.get_running_loop().time() + self._limits.timeout_s
         body = await self._body(request, deadline)
-        try:
-            async with asyncio.timeout_at(deadline):
-                found, sizes = await model.detect([body], max_pixels=self._limits.pixels, pool=self._pool)
-        except TimeoutError as error:
-            raise self._late() from error
+        detected = model.detect([body], max_pixels=self._limits.pixels, pool=self._pool)
+        found, sizes = await self._awaited(request, deadline, detected)
         boxes, scores, labels = (found[key][0].tolist() for key in ("boxes", "scores", "labels"))
         classes = model.contract.info.classes
         detections = [
@@ -171,8 +169,27 @@ class _Work:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _late(self) -> Refusal:
-        return Refusal(504, f"there was no result within {self._limits.timeout_s:g} s")
+    async def _awaited(self, request: Request, deadline: float, work: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for `work` while there is time and a client; then it is cancelled, so that what is queued leaves the queue."""
+        task, gone = asyncio.create_task(work), asyncio.create_task(_client_left(request))
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            raise Refusal(504, f"there was no result within {self._limits.timeout_s:g} s") from error
+        else:
+            if task.done():
+                return task.result()
+            raise Refusal(_CLIENT_LEFT, "the client left before there was a result")
+        finally:
+            task.cancel()
+            gone.cancel()
+
+
+async def _client_left(request: Request) -> None:
+    """Wait until the connection of a request whose body was read is closed."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _inflated(body: Body, encoding: str, limit: int) -> bytes:

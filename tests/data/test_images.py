@@ -118,6 +118,18 @@ def test_images_on_disk_are_decoded_once_and_shared(write_coco, tmp_path, monkey
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+def test_an_image_on_disk_that_was_changed_is_read_again(write_coco, tmp_path):
+    data = load_split(write_coco(boxes=[[BOX]]), "train")
+    keep_images(data, "disk", tmp_path / "cache")
+    before = image_store(data)[0].copy()
+    record = data.records[0]
+    Image.new("RGB", (record.width, record.height), (7, 8, 9)).save(record.path.with_suffix(".new.png"))
+    record.path.with_suffix(".new.png").replace(record.path)
+    keep_images(data, "disk", tmp_path / "cache")  # a later run
+    after = image_store(data)[0]
+    assert (after == (7, 8, 9)).all() and not (before == after).all()
+
+
 def test_a_disk_that_is_too_small(write_coco, tmp_path, monkeypatch):
     data = load_split(write_coco(boxes=[[BOX]]), "train")
     monkeypatch.setattr(images_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))

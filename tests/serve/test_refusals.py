@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -223,6 +224,35 @@ def test_overload_says_when_to_try_again(serving: Serving) -> None:
         assert reply.status == 503 and reply.headers["retry-after"] == "1"
         assert call(server, "/v2/health/live", method="GET").status == 200
         assert call(server, "/v2/models/second/detect", b"").status == 400  # each model has its own queue
+
+
+def test_clients_that_leave_give_back_their_places(serving: Serving, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, body = threading.Event(), file_of(picture(1))
+    free.set()
+    hooked = Hooked(runner, lambda _: free.wait(20))
+    monkeypatch.setattr("jdnas.serve.models.open_runner", lambda *_, **__: hooked)
+    with serving(Limits(queue=3, timeout_s=20)) as server:
+
+        def wait_for(line: str) -> None:
+            while line not in call(server, "/metrics", method="GET").body.decode():
+                time.sleep(0.01)
+
+        free.clear()
+        given = len(hooked.given)
+        clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+        for number, client in enumerate(clients, start=1):
+            client.sendall(f"POST {DETECT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            wait_for(f'jdnas_requests_inside{{model="tiny"}} {number:.1f}')
+        assert call(server, DETECT, body).status == 503
+        while len(hooked.given) == given:
+            time.sleep(0.01)
+        for client in clients:
+            client.close()
+        wait_for('jdnas_requests_inside{model="tiny"} 0.0')
+        assert 'jdnas_requests_total{code="499",kind="detect",model="tiny"} 3.0' in call(server, "/metrics", method="GET").body.decode()
+        free.set()
+        assert call(server, DETECT, body).status == 200
+        assert len(hooked.given) == given + 2, "what nobody waits for is not run, but for what was begun"
 
 
 def test_a_fault_of_the_engine_is_a_500_without_details(
