@@ -154,6 +154,7 @@ def _taught(arena: Arena, start: Start, teacher: DetectorSpec, before: Found, st
         trained = train_candidate(
             context, spec, with_fresh_statistics(context, spec, state), settings, seed=training_seed(context.config.seed, _PIPELINE),
             teacher=teacher_of(context, arena.pool, teacher, spec), resume=resume,
+            on_step=context.scalars.watching("pipeline", settings, steps, None),
         )  # fmt: skip
         metrics = metrics_of(context, spec, trained.state)
         save_detector(stem, spec, trained.state, context.described(metrics=metrics, images=trained.report.images))

@@ -79,7 +79,8 @@ def _polished(
     with progress.stage(f"Polish: candidate {student.number} for {epochs:g} epochs more", units):
         trained = train_candidate(
             context, spec, state, settings, seed=training_seed(context.config.seed, _POLISH),
-            teacher=teacher_of(context, pool, student.teacher, spec), on_step=progress.steps(units * 0.9, steps), resume=resume,
+            teacher=teacher_of(context, pool, student.teacher, spec), resume=resume,
+            on_step=context.scalars.watching("polish", settings, steps, progress.steps(units * 0.9, steps)),
         )  # fmt: skip
         metrics = metrics_of(context, spec, trained.state)
     meta = context.described(metrics=metrics, images=trained.report.images, note=trained.note)

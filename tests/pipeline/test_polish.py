@@ -12,10 +12,12 @@ from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline import polish as module
 from jdnas.pipeline.polish import polish
 from jdnas.pipeline.progress import JobProgress
+from jdnas.pipeline.scalars import Scalars
 from jdnas.pipeline.search import search_objective
 from jdnas.search.attempt import Bench, Judge, attempt
 from jdnas.search.history import Trial
 from jdnas.training.checkpoint import load_detector
+from jdnas.training.schedule import steps_of
 from tests.pipeline.conftest import jdnas
 from tests.pipeline.tiny import Tiny, make_tiny
 
@@ -45,6 +47,17 @@ def test_without_epochs_the_student_stays_as_it_is(tmp_path: Path) -> None:
     final = polish(plain.context, plain.pool, student, state, search_objective(plain.context, cost), progress(), 1.0)
     assert final.trial is student and final.state is state and final.polish is None and final.images == 0
     assert not plain.context.folder.polished.parent.exists()
+
+
+def test_its_losses_are_recorded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[tuple[str, int]] = []
+    monkeypatch.setattr(Scalars, "add", lambda self, name, value, step: recorded.append((name, step)))
+    context = replace(tiny.context, scalars=Scalars(tiny.context.folder.root / "tensorboard"))
+    student = winner(tiny)
+    state = load_detector(tiny.context.folder.candidate(student.number))[1]
+    polish(context, tiny.pool, student, state, search_objective(context, cost), progress(), 1.0)
+    steps = steps_of(1.0, len(context.train.records), context.config.candidate_train.batch)
+    assert [step for name, step in recorded if name == "polish/loss"] == list(range(1, steps + 1))
 
 
 @pytest.mark.parametrize("ap", [0.0, 0.9])
