@@ -6,11 +6,12 @@ from typing import Any
 from jdnas.models.weights import State
 from jdnas.pipeline.candidate_training import metrics_of, train_candidate
 from jdnas.pipeline.context import Context
-from jdnas.pipeline.pool import teacher_of
+from jdnas.pipeline.pool import outgrown_pool, teacher_of
 from jdnas.pipeline.progress import JobProgress
 from jdnas.search.history import Trial
 from jdnas.search.objective import Goal, Objective, goal_of
 from jdnas.search.propose import training_seed
+from jdnas.search.workshop import size_key
 from jdnas.teacher.pool import TeacherPool
 from jdnas.training.checkpoint import has_detector, load_detector, save_detector
 from jdnas.training.loop import Resume
@@ -53,6 +54,8 @@ def polish(
     progress.say(
         f"  polished: AP {student.ap:.3f} -> {after.ap:.3f}, score {student.score:.4f} -> {score:.4f}; the {record['delivered']} one leaves"
     )
+    for line in outgrown_pool(context, aps[size_key(context.base_size_hw)]):
+        progress.say(line)
     if better:
         return Final(after, own, goal_of(after, settings), record, images)
     return Final(student, state, goal_of(student, settings), record)

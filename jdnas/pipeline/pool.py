@@ -56,6 +56,20 @@ def weak_pool(teacher_ap: float, base_ap: float) -> list[str]:
     ]
 
 
+def outgrown_pool(context: Context, student_ap: float) -> list[str]:
+    """Say that a student trained to its end by its teacher is better than the largest of the pool, and what to do, where that is so.
+
+    `student_ap` is its AP at the base's size, at which the largest teacher was evaluated.
+    """
+    teacher_ap = read_json(context.folder.pool.with_suffix(".json"))["meta"]["largest_metrics"]["ap"]
+    if student_ap <= teacher_ap or context.config.distill.until_epochs is not None:
+        return []
+    return [
+        f"  the student (AP {student_ap:.3f}) has outgrown the largest teacher (AP {teacher_ap:.3f}), which may hold it back: in a new "
+        "--run-dir, let the teacher go after some epochs (--set distill.until_epochs=4), or train the pool longer"
+    ]
+
+
 def train_shared_state(
     context: Context, space: SubnetSpace, base_state: State, on_step: Callable[[int, float], None] | None = None
 ) -> tuple[State, list[PhaseReport]]:

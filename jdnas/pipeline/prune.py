@@ -101,7 +101,7 @@ def prune(
     spec, size_hw, stem = context.base_spec, context.base_size_hw, stem_of(out)
     rules = replace(config.action_rules(spec), heads=True)  # what is asked for by name is allowed
     decision = decide(state, spec, action, rules, seed=config.seed)
-    train = context.config.candidate_train.model_copy(update={"epochs": max(epochs, 1e-9)})
+    train = context.config.candidate_train.lasting(max(epochs, 1e-9))
     steps = steps_of(epochs, len(context.train.records), train.batch) if epochs > 0 else 0
     look, learn = EVALUATION_WORK * len(context.val.records), TRAINING_WORK * steps * train.batch
     progress = JobProgress(console, (2 + bool(steps)) * look + learn, quiet=quiet)

@@ -11,6 +11,7 @@ from rich.console import Console
 from jdnas.models.complexity import multiply_adds
 from jdnas.pipeline import polish as module
 from jdnas.pipeline.polish import polish
+from jdnas.pipeline.pool import outgrown_pool
 from jdnas.pipeline.progress import JobProgress
 from jdnas.pipeline.scalars import Scalars
 from jdnas.pipeline.search import search_objective
@@ -81,6 +82,15 @@ def test_the_better_one_leaves_and_both_are_reported(tiny: Tiny, monkeypatch: py
     else:
         assert (final.polish["delivered"], final.images, final.trial) == ("unpolished", 0, student)
         assert final.state is state
+
+
+@pytest.mark.parametrize(("ap", "until", "said"), [(0.9, None, True), (0.9, 4.0, False), (0.0, None, False)])
+def test_a_student_that_has_outgrown_its_teachers(tiny: Tiny, ap: float, until: float | None, said: bool) -> None:
+    distill = tiny.context.config.distill.model_copy(update={"until_epochs": until})
+    context = replace(tiny.context, config=tiny.context.config.model_copy(update={"distill": distill}))
+    lines = outgrown_pool(context, ap)
+    assert bool(lines) == said
+    assert not said or "(AP 0.900) has outgrown the largest teacher (AP 0.0" in lines[0] and "distill.until_epochs=4" in lines[0]
 
 
 def test_it_is_done_once_for_a_student_and_a_length(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
