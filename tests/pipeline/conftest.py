@@ -73,7 +73,10 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     for name, value in (("ACCESS_KEY_ID", "tests"), ("SECRET_ACCESS_KEY", "tests"), ("DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(f"AWS_{name}", value)
-    system = fsspec.filesystem("s3", skip_instance_cache=True)
+    kind = fsspec.get_filesystem_class("s3")
+    kind.clear_instance_cache()  # an instance goes on with the address that it was made with
+    system = kind(skip_instance_cache=True)
     system.mkdir("jdnas-tests")
     yield "s3://jdnas-tests"
     system.rm("jdnas-tests", recursive=True)
+    kind.clear_instance_cache()

@@ -109,7 +109,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_server_that_is_not_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # it would go on with the address that it was made with
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(ConfigError, match="cannot be written: .*connect.*; check the address"):
         RunStorage(f"{bucket}/run").check()
 
