@@ -97,7 +97,10 @@ def run_suite(target: str, *, seconds: float, folder: Path | None, json_path: Pa
         for row, spec in members():
             if row.name in found:
                 continue
-            timed = _predicted(source, row, spec) if source else _measured(row, spec, target, seconds, folder or Path(temporary))
+            if source:
+                timed = _predicted(source, row, spec)
+            else:
+                timed = _measured(row, spec, target, seconds, folder or Path(temporary)) | {"provenance": here}
             found[row.name] = timed | {"gmac": multiply_adds(spec, row.size_hw) / 1e9}
             if json_path:
                 write_atomically(json_path, json.dumps(result, indent=1).encode())
@@ -127,7 +130,7 @@ def _measured(row: Published, spec: DetectorSpec, target: str, seconds: float, f
     return {
         "torch_ms": in_torch.median_ms, "torch_p5_p95_ms": [in_torch.p5_ms, in_torch.p95_ms],
         "engine_ms": engine.median_ms, "engine_p5_p95_ms": [engine.p5_ms, engine.p95_ms], "peak_rss_mib": engine.peak_rss_mib,
-        "repeats": [in_torch.repeats, engine.repeats], "provenance": report.provenance, "disturbances": report.disturbances,
+        "repeats": [in_torch.repeats, engine.repeats], "disturbances": report.disturbances,
     }  # fmt: skip
 
 

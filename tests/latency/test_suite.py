@@ -1,5 +1,6 @@
 import json
 
+import onnxruntime
 import pytest
 from rich.console import Console
 
@@ -58,6 +59,7 @@ def test_measured_suite_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     names = [row.name for row, _ in members()]
     assert asked == names
     kept = json.loads(path.read_text())
+    assert all(one["provenance"]["runtime_version"] == onnxruntime.__version__ for one in kept["models"].values())
     del kept["models"]["r101"]
     path.write_text(json.dumps(kept))
     run_suite("cpu-ort", seconds=1, folder=None, json_path=path, console=Console(width=132))
